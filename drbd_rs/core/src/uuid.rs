@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Data generation UUIDs: rotation and the handshake decision.
