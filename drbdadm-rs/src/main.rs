@@ -5,7 +5,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 
-/// drbdadm-rs does not exist yet: use the drbdadm of Debian's drbd-utils, it drives drbd_rs.ko unmodified
+/// drbdadm-rs does not exist yet: use drbdadm of Debian's drbd-utils, it drives drbd_rs.ko as it is
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -16,9 +16,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let said = Arguments::parse().words.join(" ");
-    eprintln!(
-        "drbdadm-rs: this tool is not written yet, nothing was done. Run instead: drbdadm {said}"
-    );
+    eprintln!("drbdadm-rs: this tool is not written yet, nothing was done.");
+    eprintln!("Run instead: drbdadm {said}");
     // 20 is what drbdsetup says for a call that it could not make at all.
     ExitCode::from(20)
 }

@@ -5,7 +5,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 
-/// drbdsetup-rs does not exist yet: use the drbdsetup of Debian's drbd-utils, it drives drbd_rs.ko unmodified
+/// drbdsetup-rs does not exist yet: use drbdsetup of Debian's drbd-utils, it drives drbd_rs.ko as it is
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -16,7 +16,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let said = Arguments::parse().words.join(" ");
-    eprintln!("drbdsetup-rs: this tool is not written yet, nothing was done. Run instead: drbdsetup {said}");
+    eprintln!("drbdsetup-rs: this tool is not written yet, nothing was done.");
+    eprintln!("Run instead: drbdsetup {said}");
     // 20 is what drbdsetup says for a call that it could not make at all.
     ExitCode::from(20)
 }
