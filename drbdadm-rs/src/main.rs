@@ -5,7 +5,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 
-/// drbdadm-rs does not exist yet: use drbdadm of Debian's drbd-utils, it drives drbd_rs.ko as it is
+/// drbdadm-rs does not exist yet: use drbdadm of Debian, it drives drbd_rs.ko as it is
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

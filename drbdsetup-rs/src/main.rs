@@ -5,7 +5,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 
-/// drbdsetup-rs does not exist yet: use drbdsetup of Debian's drbd-utils, it drives drbd_rs.ko as it is
+/// drbdsetup-rs does not exist yet: use drbdsetup of Debian, it drives drbd_rs.ko as it is
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
