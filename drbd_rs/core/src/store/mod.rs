@@ -16,7 +16,7 @@ pub(crate) const NIL: u32 = u32::MAX;
 
 /// Number of slots that can be used: indices are 32 bits and the last value means "none".
 pub(crate) fn usable(len: usize) -> u32 {
-    crate::units::saturate_u32(crate::units::widen(len)).min(NIL)
+    crate::units::saturate_u32(crate::units::widen(len))
 }
 
 /// Makes a slice index of a slot number. [`NIL`] gives one that no container reaches.
