@@ -108,7 +108,7 @@ proptest! {
     fn rounding(capacity in 1u64..80, start in 0u64..90, len in 0u64..40) {
         let range = SectorRange { start: Sector(start), len: Sectors(len) };
         let cap = Sectors(capacity);
-        let sectors_of = |bit: u64| (bit * 8..((bit + 1) * 8).min(capacity));
+        let sectors_of = |bit: u64| bit * 8..((bit + 1) * 8).min(capacity);
         let inside = |s: u64| s >= start && s < start + len;
         let bits = 0..cap.bits();
         let touched: Vec<u64> = bits.clone().filter(|b| sectors_of(*b).any(inside)).collect();
