@@ -28,7 +28,10 @@ fn a_locked_extent_keeps_writes_out_until_the_last_put() {
     let mut x = extents(61);
     let mut claim = SourceClaim::default();
     assert!(x.application_may_write(AlExtent(9)));
-    assert_eq!(source(&mut x, &mut claim, false, false), SourceBegin::Locked);
+    assert_eq!(
+        source(&mut x, &mut claim, false, false),
+        SourceBegin::Locked
+    );
     assert_eq!(source(&mut x, &mut claim, false, true), SourceBegin::Locked);
     assert_eq!((x.locked(), x.state(E).map(|s| s.left())), (1, Some(7)));
     assert!(x.take_wake() && !x.application_may_write(AlExtent(11)) && x.take_wake());
@@ -52,7 +55,10 @@ fn a_source_waits_for_the_log_and_steps_aside_only_above_the_minimum_rate() {
     x.put(E);
     assert_eq!(source(&mut x, &mut claim, true, true), SourceBegin::Wait);
     assert!(!x.application_may_write(AlExtent(8)));
-    assert_eq!(source(&mut x, &mut claim, true, true), SourceBegin::StepAside);
+    assert_eq!(
+        source(&mut x, &mut claim, true, true),
+        SourceBegin::StepAside
+    );
     assert!(x.application_may_write(AlExtent(8)) && x.locked() == 0);
     assert_eq!(source(&mut x, &mut claim, true, true), SourceBegin::Wait);
     x.abandon_source(&mut claim, E);
@@ -60,7 +66,10 @@ fn a_source_waits_for_the_log_and_steps_aside_only_above_the_minimum_rate() {
     assert_eq!(source(&mut x, &mut claim, false, true), SourceBegin::Wait);
     x.cancel_all();
     assert_eq!(source(&mut x, &mut claim, false, false), SourceBegin::Wait);
-    assert_eq!(source(&mut x, &mut claim, false, false), SourceBegin::Locked);
+    assert_eq!(
+        source(&mut x, &mut claim, false, false),
+        SourceBegin::Locked
+    );
     assert!(x.put(E) && !x.put(E));
 }
 

@@ -99,7 +99,10 @@ fn the_resync_is_asked_before_anything_is_taken() {
         4 => Interlock::Busy { first: true },
         _ => Interlock::Free,
     };
-    assert_eq!(log.begin(&mut claim, busy), Begin::Wait(Wait::Resync { first: true }));
+    assert_eq!(
+        log.begin(&mut claim, busy),
+        Begin::Wait(Wait::Resync { first: true })
+    );
     assert!(!claim.is_holding() && log.pending() == 0);
 }
 

@@ -311,7 +311,11 @@ where
 
     /// Merges received words, the first of which is word `offset`. Returns how many bits became set;
     /// `None`, with nothing changed, if the words reach behind the last one.
-    pub fn or_words(&mut self, offset: u64, words: impl ExactSizeIterator<Item = u64>) -> Option<u64> {
+    pub fn or_words(
+        &mut self,
+        offset: u64,
+        words: impl ExactSizeIterator<Item = u64>,
+    ) -> Option<u64> {
         let end = offset.checked_add(crate::units::widen(words.len()))?;
         if end > self.word_count() {
             return None;

@@ -125,7 +125,10 @@ fn a_full_last_word_survives_loading() {
     let mut b = bitmap(512);
     assert_eq!(b.bits(), 64);
     assert!(b.load_page(0, &[0xff; PAGE_BYTES]));
-    assert_eq!((b.weight(), b.recount(), b.word(0)), (64, 64, Some(u64::MAX)));
+    assert_eq!(
+        (b.weight(), b.recount(), b.word(0)),
+        (64, 64, Some(u64::MAX))
+    );
     assert_eq!(b.word(1), None);
 }
 
@@ -151,7 +154,12 @@ fn flags_follow_the_pages() {
 #[test]
 fn spans_are_cut_at_resync_extents() {
     let parts: Vec<_> = span(4095, 12288).per_rs_extent().collect();
-    let wanted = [(0, 4095, 4095), (1, 4096, 8191), (2, 8192, 12287), (3, 12288, 12288)];
+    let wanted = [
+        (0, 4095, 4095),
+        (1, 4096, 8191),
+        (2, 8192, 12287),
+        (3, 12288, 12288),
+    ];
     assert_eq!(parts, wanted.map(|(e, f, l)| (RsExtent(e), span(f, l))));
     let mut b = bitmap(3 * 32768);
     b.set(span(4000, 4100));

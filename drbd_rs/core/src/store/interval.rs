@@ -288,8 +288,10 @@ impl<S: DerefMut<Target = [Slot]>> IntervalSet<S> {
     }
 
     fn locate(&self, start: Sector, key: u32) -> Option<u32> {
-        self.last_up_to((start, key))
-            .filter(|ix| self.entry(*ix).is_some_and(|(r, k)| (r.start, k) == (start, key)))
+        self.last_up_to((start, key)).filter(|ix| {
+            self.entry(*ix)
+                .is_some_and(|(r, k)| (r.start, k) == (start, key))
+        })
     }
 
     /// The last entry that does not lie behind `order`.

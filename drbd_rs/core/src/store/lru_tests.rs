@@ -79,7 +79,11 @@ impl Model {
     }
 
     fn put(&mut self, label: u32) {
-        let e = self.elems.iter_mut().find(|e| e.new == Some(label)).unwrap();
+        let e = self
+            .elems
+            .iter_mut()
+            .find(|e| e.new == Some(label))
+            .unwrap();
         e.refs -= 1;
         if e.refs == 0 {
             self.recent.insert(0, label);
@@ -181,7 +185,10 @@ fn freezing_needs_quiet() {
     assert!(lru.try_lock() && !lru.try_lock_for_transaction());
     assert_eq!(lru.get(2), Err(Refused::Locked));
     assert!(lru.try_get(1).is_ok());
-    assert_eq!(Lru::<(), Vec<Slot<()>>>::new(Vec::new(), 1).get(3), Err(Refused::Starving));
+    assert_eq!(
+        Lru::<(), Vec<Slot<()>>>::new(Vec::new(), 1).get(3),
+        Err(Refused::Starving)
+    );
 }
 
 #[test]
