@@ -2,8 +2,8 @@
 
 //! Resync extents: keeping resync and application writes out of each other's 16 MiB.
 //!
-//! A resync (or verify) request locks the extent it works in; an application write to a locked extent
-//! waits, else old resync data could overwrite newer application data. DRBD calls this BME.
+//! A resync (or verify) request locks the extent it works in; an application write to a locked
+//! extent waits, else old resync data could overwrite newer application data. DRBD calls this BME.
 //!
 //! ```text
 //!            begin (NO_WRITES)            no AL extent in use
@@ -12,12 +12,12 @@
 //!                                  └──► step aside ──► unlocked
 //! ```
 //!
-//! It never blocks: whoever cannot go on is told when to try again, and [`ResyncExtents::take_wake`]
-//! says when others may.
+//! It never blocks: whoever cannot go on is told when to try again, and
+//! [`ResyncExtents::take_wake`] says when others may.
 //!
-//! Invariants: an extent that is half or wholly locked has references; `locked` counts these extents;
-//! at most one is half locked by the target and remembered in `waiting`. Changes of the set are
-//! committed at once, as it is kept nowhere but in memory.
+//! Invariants: an extent that is half or wholly locked has references; `locked` counts these
+//! extents; at most one is half locked by the target and remembered in `waiting`. Changes of the
+//! set are committed at once, as it is kept nowhere but in memory.
 
 use core::ops::DerefMut;
 
@@ -161,8 +161,8 @@ impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {
     }
 
     /// Locks an extent for a request that this node answers (sync source, verify target). `weight`
-    /// counts the set bits of the extent; `throttle` says whether resync is above `c-min-rate` and is
-    /// asked once for each attempt; `al_in_use` is the activity log's.
+    /// counts the set bits of the extent; `throttle` says whether resync is above `c-min-rate` and
+    /// is asked once for each attempt; `al_in_use` is the activity log's.
     pub fn try_begin_source(
         &mut self,
         claim: &mut SourceClaim,
@@ -336,7 +336,7 @@ impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {
             }
             marked.bits = marked.bits.saturating_add(bits);
             let bits = crate::units::saturate_u32(bits);
-            if self.note(extent, bits, mark, bitmap.count_in(extent)) {
+            if self.note(extent, bits, mark, || bitmap.count_in(extent)) {
                 marked.finished_extents = marked.finished_extents.saturating_add(1);
             }
         }
@@ -346,14 +346,20 @@ impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {
 
     /// Keeps the counts of one extent; `weight` is its present number of set bits. Returns whether
     /// nothing is left to do in it.
-    fn note(&mut self, extent: RsExtent, bits: u32, mark: Mark, weight: u32) -> bool {
+    fn note(
+        &mut self,
+        extent: RsExtent,
+        bits: u32,
+        mark: Mark,
+        weight: impl FnOnce() -> u32,
+    ) -> bool {
         let (ix, got) = match mark {
             // Needs no place in the set, only the count kept if it has one.
             Mark::OutOfSync => (self.set.find(extent.0), false),
             Mark::InSync | Mark::Failed => match self.set.get(extent.0) {
                 Ok(got) => {
                     if got.changed {
-                        self.came_in(got.ix, weight);
+                        self.came_in(got.ix, 0);
                     }
                     (Some(got.ix), true)
                 }
@@ -363,8 +369,8 @@ impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {
         let Some(state) = ix.and_then(|ix| self.set.payload_mut(ix)) else {
             return false;
         };
-        // The weight is at hand, so that the count cannot drift as a running difference can.
-        state.left = weight;
+        // Counted anew, as a running difference drifts where the bitmap is changed elsewhere.
+        state.left = weight();
         if mark == Mark::Failed {
             state.failed = state.failed.saturating_add(bits);
         }
@@ -384,8 +390,8 @@ impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {
         self.set.slot(ix).map(|slot| *slot.payload())
     }
 
-    /// Whether an application write waits for the resync in this extent: such a request of the peer's
-    /// is not delayed by the throttle.
+    /// Whether an application write waits for the resync in this extent: such a request of the
+    /// peer's is not delayed by the throttle.
     pub fn is_priority(&self, extent: RsExtent) -> bool {
         self.state(extent).is_some_and(|state| state.priority)
     }

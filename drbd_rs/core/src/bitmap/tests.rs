@@ -52,9 +52,11 @@ proptest! {
             match op {
                 0 | 1 => {
                     let value = op == 0;
-                    let n = if value { b.set(span(first, last)) } else { b.clear(span(first, last)) };
+                    let run = span(first, last);
+                    let n = if value { b.set(run) } else { b.clear(run) };
                     prop_assert_eq!(n, if value { zeros } else { ones });
-                    model.iter_mut().skip(first as usize).take(len as usize + 1).for_each(|s| *s = value);
+                    let run = model.iter_mut().skip(first as usize).take(len as usize + 1);
+                    run.for_each(|s| *s = value);
                 }
                 2 => {
                     let offset = first / 64;
@@ -62,7 +64,8 @@ proptest! {
                     let fits = offset + 2 <= b.word_count();
                     prop_assert_eq!(n.is_some(), fits);
                     for at in (0..128).filter(|_| fits) {
-                        let on = if at < 64 { bits >> at & 1 == 1 } else { !bits >> (at - 64) & 1 == 1 };
+                        let word = if at < 64 { bits } else { !bits };
+                        let on = word >> (at % 64) & 1 == 1;
                         if let (true, Some(s)) = (on, model.get_mut((offset * 64 + at) as usize)) {
                             *s = true;
                         }
@@ -81,7 +84,8 @@ proptest! {
                     let need = Need::of(Sectors(size));
                     if b.resize(Sectors(size), len % 2 == 0) == Err(need) {
                         let words = vec![7; need.words as usize];
-                        prop_assert!(b.swap_storage(words, vec![PageFlags::HINT; need.pages as usize]).is_ok());
+                        let flags = vec![PageFlags::HINT; need.pages as usize];
+                        prop_assert!(b.swap_storage(words, flags).is_ok());
                         prop_assert_eq!(b.resize(Sectors(size), len % 2 == 0), Ok(()));
                     }
                     model.resize(Sectors(size).bits() as usize, len % 2 == 0);
@@ -97,7 +101,8 @@ proptest! {
                 _ => (),
             }
             agrees(&b, &model);
-            for (value, found) in [(true, b.next_set(BmBit(first))), (false, b.next_clear(BmBit(first)))] {
+            let from = BmBit(first);
+            for (value, found) in [(true, b.next_set(from)), (false, b.next_clear(from))] {
                 let wanted = model.iter().skip(first as usize).position(|s| *s == value);
                 prop_assert_eq!(found.map(|b| b.0), wanted.map(|n| n as u64 + first));
             }

@@ -2,9 +2,9 @@
 
 //! One block of the activity log's ring on disk (format of 8.4), and what a ring says.
 //!
-//! A block is 4096 bytes, big endian: the exchanges of one transaction and a window of the extents of
-//! all slots as they were before it. Decoding is total: whatever the bytes, the answer is a block or
-//! `None`.
+//! A block is 4096 bytes, big endian: the exchanges of one transaction and a window of the extents
+//! of all slots as they were before it. Decoding is total: whatever the bytes, the answer is a
+//! block or `None`.
 //!
 //! Not here: the 512-byte sectors of 8.3, which only drbdmeta reads.
 
@@ -48,8 +48,8 @@ pub struct Header {
     pub context_start: u16,
 }
 
-/// Writes a block: up to [`UPDATES`] exchanges as (slot, new extent) and the extents of the slots from
-/// `context_start` on, [`FREE`] for none. Further exchanges are ignored.
+/// Writes a block: up to [`UPDATES`] exchanges as (slot, new extent) and the extents of the slots
+/// from `context_start` on, [`FREE`] for none. Further exchanges are ignored.
 pub fn encode(
     header: &Header,
     updates: impl Iterator<Item = (u16, u32)>,
@@ -225,12 +225,13 @@ pub struct Replayed {
     pub corrupt: u32,
     /// Number of the newest transaction.
     pub newest: Option<u32>,
-    /// Mentions of slots that the storage does not have; must be zero for the result to be complete.
+    /// Mentions of slots that the storage does not have; must be zero for the result to be
+    /// complete.
     pub lost: u32,
 }
 
-/// Works out which extents are hot from the blocks of a ring, in whatever order. `slots` should have
-/// 65535 entries or as many as the log has slots.
+/// Works out which extents are hot from the blocks of a ring, in whatever order. `slots` should
+/// have 65535 entries or as many as the log has slots.
 ///
 /// The newest mention of a slot counts, and within one block the exchange rather than the context,
 /// which is from before it. That is what applying the blocks from the oldest to the newest gives.

@@ -7,8 +7,8 @@
 //! external:   superblock │ activity log │ bitmap …
 //! ```
 //!
-//! The offsets of a superblock are relative to it. drbdmeta works out the same numbers by itself and
-//! refuses others, so that none of the formulas may be improved.
+//! The offsets of a superblock are relative to it. drbdmeta works out the same numbers by itself
+//! and refuses others, so that none of the formulas may be improved.
 
 use super::superblock::{Flags, Superblock, MAGIC_07, MAGIC_08, MAGIC_84_UNCLEAN};
 use crate::limits::{max_al_extents, MAX_SECTORS_FLEX, MAX_SECTORS_INDEXED};

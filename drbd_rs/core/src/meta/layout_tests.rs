@@ -189,7 +189,11 @@ fn what_does_not_fit_is_refused() {
 
 proptest! {
     #[test]
-    fn internal_metadata_covers_its_data(backing in 200u64..1 << 45, rows in 8u32..40, stripes in 1u32..6) {
+    fn internal_metadata_covers_its_data(
+        backing in 200u64..1 << 45,
+        rows in 8u32..40,
+        stripes in 1u32..6,
+    ) {
         let striping = Striping::new(stripes, rows).unwrap();
         let d = devices(backing, backing);
         if let Some(l) = Layout::compute(Kind::Internal, d, striping) {
@@ -208,7 +212,8 @@ proptest! {
     fn a_ring_uses_each_block_once(stripes in 1u32..9, rows in 8u32..20, start: u32) {
         let s = Striping::new(stripes, rows).unwrap();
         let start = start - start % s.blocks();
-        let mut seen: Vec<u32> = (0..s.blocks()).map(|n| s.block_of(start.saturating_add(n))).collect();
+        let turns = (0..s.blocks()).map(|n| start.saturating_add(n));
+        let mut seen: Vec<u32> = turns.map(|n| s.block_of(n)).collect();
         seen.sort_unstable();
         if u64::from(start) + u64::from(s.blocks()) <= 1 << 32 {
             prop_assert!(seen.into_iter().eq(0..s.blocks()));

@@ -188,8 +188,8 @@ impl Superblock {
         }
     }
 
-    /// Whether this node crashed as Primary, unless it is Primary now with I/O suspended for want of
-    /// data, which is for the caller to know.
+    /// Whether this node crashed as Primary, unless it is Primary now with I/O suspended for want
+    /// of data, which is for the caller to know.
     pub fn was_crashed_primary(&self) -> bool {
         self.flags.0 & Flags::CRASHED_PRIMARY.with(Flags::PRIMARY_IND).0 != 0
     }
@@ -321,8 +321,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            (la, uuid, device_uuid, flags) in (any::<u64>(), any::<[u64; 4]>(), any::<u64>(), any::<u32>()),
-            (md_size, al_offset, al, bm_offset) in (any::<u32>(), any::<i32>(), any::<u32>(), any::<i32>()),
+            (la, uuid, device_uuid, flags) in any::<(u64, [u64; 4], u64, u32)>(),
+            (md_size, al_offset, al, bm_offset) in any::<(u32, i32, u32, i32)>(),
             (bio, stripes, stripe_size) in any::<(u32, u32, u32)>(),
         ) {
             let sb = Superblock {

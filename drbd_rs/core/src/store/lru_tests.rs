@@ -106,7 +106,8 @@ proptest! {
     fn follows_the_rules(ops in proptest::collection::vec((0u8..10, 0u32..9), 0..200)) {
         let n = 5;
         let mut lru = Lru::new(vec![Slot::EMPTY; n], 3);
-        let mut model = Model { elems: vec![Elem::default(); n], max_pending: 3, ..Model::default() };
+        let elems = vec![Elem::default(); n];
+        let mut model = Model { elems, max_pending: 3, ..Model::default() };
         for (op, label) in ops {
             match op {
                 0..=2 => {
