@@ -21,6 +21,7 @@
 
 use core::ops::DerefMut;
 
+use crate::al::Interlock;
 use crate::bitmap::{BitSpan, Bitmap, PageFlags};
 use crate::store::lru::{self, Lru, FREE};
 use crate::units::{AlExtent, RsExtent, SectorRange, AL_EXTENTS_PER_RS_EXTENT};
@@ -148,16 +149,19 @@ impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {
     /// The interlock: whether an application write to this extent may begin. If not, the resync is
     /// asked to step aside; the first one to ask also wakes it.
     pub fn application_may_write(&mut self, extent: AlExtent) -> bool {
-        let Some(state) = self.state_mut(extent.rs_extent()) else {
-            return true;
-        };
-        if !state.no_writes {
-            return true;
+        self.interlock(extent) == Interlock::Free
+    }
+
+    /// The same in the words of [`crate::al::ActivityLog::begin`].
+    pub fn interlock(&mut self, extent: AlExtent) -> Interlock {
+        match self.state_mut(extent.rs_extent()) {
+            Some(state) if state.no_writes => {
+                let first = !core::mem::replace(&mut state.priority, true);
+                self.wake |= first;
+                Interlock::Busy { first }
+            }
+            Some(_) | None => Interlock::Free,
         }
-        if !core::mem::replace(&mut state.priority, true) {
-            self.wake = true;
-        }
-        false
     }
 
     /// Locks an extent for a request that this node answers (sync source, verify target). `weight`

@@ -199,7 +199,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     }
 
     /// Takes all extents of the claim that it does not hold yet. `interlock` is asked for each of
-    /// these before the first one is taken.
+    /// these before the first one is taken, save those whose resync extent it is in already.
     pub fn begin(
         &mut self,
         claim: &mut Claim,
@@ -208,7 +208,17 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         if self.suspended && !claim.is_holding() {
             return Begin::NotNeeded;
         }
+        // Where the claim holds an extent the resync cannot get hold of the 16 MiB around: it waits
+        // for this claim, so this claim must not wait for it.
+        let held = claim
+            .next
+            .checked_sub(1)
+            .filter(|_| claim.is_holding())
+            .map(|extent| AlExtent(extent).rs_extent());
         for extent in claim.next..=claim.last {
+            if held == Some(AlExtent(extent).rs_extent()) {
+                continue;
+            }
             if let Interlock::Busy { first } = interlock(AlExtent(extent)) {
                 return Begin::Wait(Wait::Resync { first });
             }
