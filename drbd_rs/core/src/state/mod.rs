@@ -41,3 +41,6 @@ pub use transition::{
 };
 pub use types::{AttachDecision, Context, Fencing, State, StateChange};
 pub use word::Malformed;
+
+#[cfg(test)]
+mod tests;

@@ -210,10 +210,20 @@ fn the_nodes_disagree_only_where_drbd_does() {
             }
         }
     }
-    // Both sets empty, or each one's current UUID among the other's older ones.
     let pairs: Vec<_> = disagreements.keys().copied().collect();
     assert_eq!(pairs, EXPECTED_DISAGREEMENTS);
 }
 
-/// Pairs of rules by which both nodes become target.
-const EXPECTED_DISAGREEMENTS: &[(u16, u16)] = &[(20, 20), (50, 50)];
+/// Pairs of rules by which both nodes become target: two empty sets, and sets of which each holds
+/// the other's current UUID among its older ones, as no history of one volume can.
+const EXPECTED_DISAGREEMENTS: &[(u16, u16)] = &[
+    (20, 20),
+    (50, 50),
+    (50, 51),
+    (50, 60),
+    (51, 50),
+    (51, 60),
+    (60, 50),
+    (60, 51),
+    (60, 60),
+];
