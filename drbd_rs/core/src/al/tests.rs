@@ -106,7 +106,7 @@ fn the_resync_is_asked_before_anything_is_taken() {
     assert!(!claim.is_holding() && log.pending() == 0);
 }
 
-/// A write half in the log and a resync that half locks the same 16 MiB must not wait for each other.
+/// A write half in the log and a resync that half locks the same 16 MiB do not wait for each other.
 #[test]
 fn a_claim_that_holds_keeps_the_resync_waiting() {
     let mut log = log(200);

@@ -31,11 +31,12 @@ const OLD: DecideContext = DecideContext { apv: 90, ..CTX };
 const V95: DecideContext = DecideContext { apv: 95, ..CTX };
 const NEW_BM: u64 = 0x30 + NEW_BITMAP_OFFSET;
 
-#[test]
-fn each_rule() {
-    // own, peer, context, rule and number.
+/// Own, peer, context, rule and number.
+type Row = (Node, Node, DecideContext, (u16, i32));
+
+fn rows() -> [Row; 28] {
     let n = node;
-    let table = [
+    [
         (n(4, 0, 0, 0), n(5, 0, 0, 0), CTX, (10, 0)),
         (n(4, 0, 0, 0), n(0x10, 0, 0, 0), CTX, (20, -2)),
         (n(0, 0, 0, 0), n(0, 0, 0, 0), CTX, (20, -2)),
@@ -100,8 +101,12 @@ fn each_rule() {
         (n(0x10, 0, 8, 2), n(0x20, 0, 4, 6), CTX, (100, -1000)),
         // Two empty histories have zero in common, so C never calls these unrelated.
         (n(0x10, 0, 0, 0), n(0x20, 0, 0, 0), CTX, (100, -100)),
-    ];
-    for (i, (own, peer, ctx, expected)) in table.into_iter().enumerate() {
+    ]
+}
+
+#[test]
+fn each_rule() {
+    for (i, (own, peer, ctx, expected)) in rows().into_iter().enumerate() {
         assert_eq!(rule(own, peer, ctx), expected, "row {i}");
     }
 }
