@@ -7,7 +7,7 @@
 //! knows no kernel: it is told what happened and at what time, and answers with what is to be done.
 
 #![crate_name = "drbd_core"]
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, CONFIG_RUST)), no_std)]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(
