@@ -6,7 +6,7 @@
 //! family's own header and its attributes, which pass through here as bytes. The kernel checks
 //! neither: the family is registered without a policy. Requests come one at a time.
 
-use crate::shim;
+use crate::{mem::push_within, shim};
 use core::marker::PhantomData;
 use kernel::{
     alloc::KVec,
@@ -413,7 +413,7 @@ fn small_ops<H: Handler>(ops: &[Op]) -> Result<KVec<bindings::genl_small_ops>> {
         if op.admin {
             entry.flags = bindings::GENL_ADMIN_PERM as u8;
         }
-        table.push(entry, GFP_KERNEL)?;
+        push_within(&mut table, entry).map_err(|_| ENOMEM)?;
     }
     Ok(table)
 }
@@ -423,15 +423,15 @@ fn mcast_groups(names: &[&CStr]) -> Result<KVec<bindings::genl_multicast_group>>
     for name in names {
         let mut group = bindings::genl_multicast_group::default();
         copy_name(&mut group.name, name)?;
-        table.push(group, GFP_KERNEL)?;
+        push_within(&mut table, group).map_err(|_| ENOMEM)?;
     }
     Ok(table)
 }
 
-/// Copies a name that has room for at least one zero behind it.
+/// Copies a name with the zero behind it.
 fn copy_name(to: &mut [c_char; 16], name: &CStr) -> Result {
-    let name = name.to_bytes();
-    if name.is_empty() || name.len() >= to.len() {
+    let name = name.to_bytes_with_nul();
+    if name.len() > to.len() {
         return Err(EINVAL);
     }
     for (to, from) in to.iter_mut().zip(name) {

@@ -7,7 +7,8 @@
 //! abstraction (mutexes, condition variables, reference counts, vectors), that one is used and is
 //! not wrapped again.
 //!
-//! Allocations made in here never recurse into I/O (GFP_NOIO).
+//! Allocations on the path of a request never recurse into I/O (GFP_NOIO); all others follow the
+//! [`mem::NoIoScope`] of the caller.
 
 #![crate_name = "drbd_kapi"]
 #![cfg_attr(not(CONFIG_RUST), no_std)]

@@ -2,9 +2,12 @@
 
 //! A queue from interrupt context to a thread.
 
-use crate::wait::{Wait, WaitQueue, Woken};
+use crate::{
+    mem::filled,
+    wait::{Wait, WaitQueue, Woken},
+};
 use kernel::{
-    alloc::{flags, KVVec},
+    alloc::KVVec,
     new_spinlock_irq,
     prelude::*,
     sync::SpinLockIrq,
@@ -34,12 +37,8 @@ struct Ring<T> {
 
 impl<T> Ring<T> {
     fn with_capacity(capacity: usize) -> Result<Self> {
-        let mut slots = KVVec::with_capacity(capacity, flags::GFP_KERNEL)?;
-        for _ in 0..capacity {
-            slots.push_within_capacity(None).map_err(|_| ENOMEM)?;
-        }
         Ok(Self {
-            slots,
+            slots: filled(capacity, || Ok(None))?,
             head: 0,
             len: 0,
         })

@@ -2,7 +2,7 @@
 
 //! Running a program in user space and waiting for it.
 
-use crate::shim;
+use crate::{mem::push_within, shim};
 use kernel::{bindings, prelude::*, types::ForeignOwnable};
 
 /// How a program ended, as `wait()` reports it.
@@ -42,9 +42,11 @@ struct Strings {
 impl Strings {
     fn new(path: &CStr, argv: &[&CStr], envp: &[&CStr]) -> Result<KBox<Self>> {
         let all = [core::slice::from_ref(&path), argv, envp];
-        let mut bytes = KVec::new();
-        for s in all.iter().copied().flatten() {
-            bytes.extend_from_slice(s.to_bytes_with_nul(), GFP_KERNEL)?;
+        let strings = || all.iter().copied().flatten().map(|s| s.to_bytes_with_nul());
+        let size = strings().fold(0usize, |n, s| n.saturating_add(s.len()));
+        let mut bytes = KVec::with_capacity(size, GFP_KERNEL)?;
+        for byte in strings().flatten() {
+            push_within(&mut bytes, *byte).map_err(|_| ENOMEM)?;
         }
         let mut me = Self {
             bytes,
@@ -61,13 +63,13 @@ impl Strings {
         };
         me.path = next(path);
         for s in argv {
-            me.argv.push(next(s), GFP_KERNEL)?;
+            push_within(&mut me.argv, next(s)).map_err(|_| ENOMEM)?;
         }
         for s in envp {
-            me.envp.push(next(s), GFP_KERNEL)?;
+            push_within(&mut me.envp, next(s)).map_err(|_| ENOMEM)?;
         }
-        me.argv.push(core::ptr::null_mut(), GFP_KERNEL)?;
-        me.envp.push(core::ptr::null_mut(), GFP_KERNEL)?;
+        push_within(&mut me.argv, core::ptr::null_mut()).map_err(|_| ENOMEM)?;
+        push_within(&mut me.envp, core::ptr::null_mut()).map_err(|_| ENOMEM)?;
         Ok(KBox::new(me, GFP_KERNEL)?)
     }
 }

@@ -10,7 +10,7 @@
 
 use super::{
     bio::{Bio, IoFlags, Op, Status},
-    disk::GenDisk,
+    disk::{BioOperations, GenDisk},
     limits::Limits,
     pages::PageBuf,
 };
@@ -223,7 +223,7 @@ impl<T: IoTarget> BlockDevice<T> {
     }
 
     /// True if this is `disk` or a part of it.
-    pub fn is_part_of<O: super::disk::BioOperations>(&self, disk: &GenDisk<O>) -> bool {
+    pub fn is_part_of<O: BioOperations>(&self, disk: &GenDisk<O>) -> bool {
         // SAFETY: By the invariants, the device is valid; the field never changes.
         unsafe { (*self.as_ptr()).bd_disk == disk.as_ptr() }
     }
@@ -421,18 +421,36 @@ impl<T: IoTarget> BlockDevice<T> {
         // SAFETY: The device is valid.
         to_result(unsafe { bindings::blkdev_issue_flush(self.as_ptr()) })
     }
+}
 
-    /// Shows in sysfs that `disk` is made of this device. To be undone by [`Self::unlink_holder`]
-    /// before either goes away.
-    pub fn link_holder<O: super::disk::BioOperations>(&self, disk: &GenDisk<O>) -> Result {
-        // SAFETY: Both are valid, and this device is open exclusively.
-        to_result(unsafe { bindings::bd_link_disk_holder(self.as_ptr(), disk.as_ptr()) })
+/// Shows in sysfs that a disk is made of a device, as long as it lives.
+///
+/// It keeps both alive, because the kernel wants the link undone before either goes away.
+///
+/// # Invariants
+///
+/// The two are linked, once for this value.
+pub struct HolderLink<T: IoTarget, O: BioOperations> {
+    device: Arc<BlockDevice<T>>,
+    disk: Arc<GenDisk<O>>,
+}
+
+impl<T: IoTarget, O: BioOperations> HolderLink<T, O> {
+    /// Makes the links `slaves` and `holders`.
+    ///
+    /// Errors: EINVAL if the device is the disk itself, ENODEV if it is being removed.
+    pub fn new(device: Arc<BlockDevice<T>>, disk: Arc<GenDisk<O>>) -> Result<Self> {
+        // SAFETY: Both are valid, and the device is open exclusively.
+        to_result(unsafe { bindings::bd_link_disk_holder(device.as_ptr(), disk.as_ptr()) })?;
+        // INVARIANT: Just linked.
+        Ok(Self { device, disk })
     }
+}
 
-    /// Undoes [`Self::link_holder`]; harmless if there is nothing to undo.
-    pub fn unlink_holder<O: super::disk::BioOperations>(&self, disk: &GenDisk<O>) {
-        // SAFETY: Both are valid.
-        unsafe { bindings::bd_unlink_disk_holder(self.as_ptr(), disk.as_ptr()) };
+impl<T: IoTarget, O: BioOperations> Drop for HolderLink<T, O> {
+    fn drop(&mut self) {
+        // SAFETY: Both are valid and, by the invariant, linked.
+        unsafe { bindings::bd_unlink_disk_holder(self.device.as_ptr(), self.disk.as_ptr()) };
     }
 }
 

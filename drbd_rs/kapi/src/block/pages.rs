@@ -6,7 +6,10 @@
 //! after the call returns, and comes back when they are done. So holding one means that nobody else
 //! writes into it.
 
-use crate::{mem::NoIoScope, shim};
+use crate::{
+    mem::{push_within, NoIoScope},
+    shim,
+};
 use kernel::{
     alloc::{flags, Flags, KVVec},
     bindings,
@@ -58,9 +61,7 @@ impl PageBuf {
         let nr = len.div_ceil(PAGE_SIZE);
         let mut pages = KVVec::with_capacity(nr, gfp)?;
         for _ in 0..nr {
-            pages
-                .push_within_capacity(Page::alloc_page(gfp)?)
-                .map_err(|_| ENOMEM)?;
+            push_within(&mut pages, Page::alloc_page(gfp)?).map_err(|_| ENOMEM)?;
         }
         // INVARIANT: The pages were just allocated, without `__GFP_HIGHMEM`, and cover `len`.
         Ok(Self { pages, len })
