@@ -102,7 +102,8 @@ void drbd_shim_bvec_read(const struct bio_vec *bv, unsigned int offset, void *ds
 	memcpy_from_page(dst, bv->bv_page, bv->bv_offset + offset, len);
 }
 
-void drbd_shim_bvec_write(const struct bio_vec *bv, unsigned int offset, const void *src, size_t len)
+void drbd_shim_bvec_write(const struct bio_vec *bv, unsigned int offset, const void *src,
+			  size_t len)
 {
 	memcpy_to_page(bv->bv_page, bv->bv_offset + offset, src, len);
 	flush_dcache_page(bv->bv_page);

@@ -70,7 +70,8 @@ bool drbd_shim_bio_can_splice(const struct bio *bio);
 void drbd_shim_bio_end_io_acct(struct bio *bio, unsigned long start);
 /* Copy between a segment and linear memory; the caller has checked the range. */
 void drbd_shim_bvec_read(const struct bio_vec *bv, unsigned int offset, void *dst, size_t len);
-void drbd_shim_bvec_write(const struct bio_vec *bv, unsigned int offset, const void *src, size_t len);
+void drbd_shim_bvec_write(const struct bio_vec *bv, unsigned int offset, const void *src,
+			  size_t len);
 /* The kernel address of a page that was not allocated with __GFP_HIGHMEM. */
 void *drbd_shim_page_address(struct page *page);
 

@@ -374,14 +374,7 @@ impl<H: Handler> Family<H> {
     /// Sends a message to all listeners of a group, in all network namespaces. May sleep.
     ///
     /// Errors: ESRCH if there are none, EINVAL if the header is longer than the family's, ENOMEM.
-    pub fn multicast(
-        &self,
-        cmd: u8,
-        seq: u32,
-        header: &[u8],
-        attrs: &[u8],
-        group: u32,
-    ) -> Result {
+    pub fn multicast(&self, cmd: u8, seq: u32, header: &[u8], attrs: &[u8], group: u32) -> Result {
         if header.len() > self.inner.header_len {
             return Err(EINVAL);
         }

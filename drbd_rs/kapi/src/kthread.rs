@@ -60,7 +60,13 @@ impl KThread {
         // SAFETY: The format takes one string. The closure stays valid until it is taken.
         let task = unsafe {
             let (node, format) = (bindings::NUMA_NO_NODE, c"%s".as_char_ptr());
-            bindings::kthread_create_on_node(Some(run::<F>), closure, node, format, name.as_char_ptr())
+            bindings::kthread_create_on_node(
+                Some(run::<F>),
+                closure,
+                node,
+                format,
+                name.as_char_ptr(),
+            )
         };
         let task = from_err_ptr(task).ok().and_then(NonNull::new);
         let Some(task) = task else {

@@ -59,8 +59,8 @@ pub fn filled<T>(len: usize, mut make: impl FnMut() -> Result<T>) -> Result<KVVe
 
 /// While it lives, no allocation of this task starts I/O to make room for itself.
 ///
-/// Whoever stands in the write-out path must not wait for write-out. A thread enters the scope once,
-/// at its start; callbacks from user context enter it on the way in.
+/// Whoever stands in the write-out path must not wait for write-out. A thread enters the scope
+/// once, at its start; callbacks from user context enter it on the way in.
 ///
 /// Scopes nest, and must end in the reverse order of their beginning, which local variables do by
 /// themselves.

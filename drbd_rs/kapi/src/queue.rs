@@ -6,13 +6,7 @@ use crate::{
     mem::filled,
     wait::{Wait, WaitQueue, Woken},
 };
-use kernel::{
-    alloc::KVVec,
-    new_spinlock_irq,
-    prelude::*,
-    sync::SpinLockIrq,
-    time::Msecs,
-};
+use kernel::{alloc::KVVec, new_spinlock_irq, prelude::*, sync::SpinLockIrq, time::Msecs};
 
 /// First in, first out; fed from any context, and never allocating while it is fed.
 ///

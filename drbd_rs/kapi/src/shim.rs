@@ -35,18 +35,35 @@ pub(crate) const TASK_KILLABLE: c_uint = 0x102;
 
 pub(crate) type ShowFn = unsafe extern "C" fn(*mut seq_file, *mut c_void) -> c_int;
 
-#[rustfmt::skip]
 unsafe extern "C" {
     #[link_name = "drbd_shim_gfp_noio"]
     pub(crate) safe static GFP_NOIO: c_uint;
 
     pub(crate) fn drbd_shim_bio_inc_remaining(bio: *mut bio);
-    pub(crate) fn drbd_shim_bio_next_segment(bio: *const bio, iter: *mut bvec_iter, out: *mut bio_vec) -> bool;
-    pub(crate) fn drbd_shim_bio_iov_iter(bio: *const bio, iter: *mut iov_iter, source: bool) -> usize;
+    pub(crate) fn drbd_shim_bio_next_segment(
+        bio: *const bio,
+        iter: *mut bvec_iter,
+        out: *mut bio_vec,
+    ) -> bool;
+    pub(crate) fn drbd_shim_bio_iov_iter(
+        bio: *const bio,
+        iter: *mut iov_iter,
+        source: bool,
+    ) -> usize;
     pub(crate) fn drbd_shim_bio_can_splice(bio: *const bio) -> bool;
     pub(crate) fn drbd_shim_bio_end_io_acct(bio: *mut bio, start: c_ulong);
-    pub(crate) fn drbd_shim_bvec_read(bv: *const bio_vec, offset: c_uint, dst: *mut c_void, len: usize);
-    pub(crate) fn drbd_shim_bvec_write(bv: *const bio_vec, offset: c_uint, src: *const c_void, len: usize);
+    pub(crate) fn drbd_shim_bvec_read(
+        bv: *const bio_vec,
+        offset: c_uint,
+        dst: *mut c_void,
+        len: usize,
+    );
+    pub(crate) fn drbd_shim_bvec_write(
+        bv: *const bio_vec,
+        offset: c_uint,
+        src: *const c_void,
+        len: usize,
+    );
     pub(crate) fn drbd_shim_page_address(page: *mut page) -> *mut c_void;
     pub(crate) fn drbd_shim_bdev_read_only(bdev: *mut block_device) -> bool;
     pub(crate) fn drbd_shim_disk_openers(disk: *mut gendisk) -> c_uint;
@@ -57,7 +74,12 @@ unsafe extern "C" {
     pub(crate) safe fn drbd_shim_fatal_signal_pending() -> bool;
     pub(crate) safe fn drbd_shim_msecs_to_jiffies(msecs: c_uint) -> c_ulong;
     pub(crate) safe fn drbd_shim_kthread_should_stop() -> bool;
-    pub(crate) fn drbd_shim_wait_woken(entry: *mut wait_queue_entry, mode: c_uint, timeout: c_long, heed_stop: bool) -> c_long;
+    pub(crate) fn drbd_shim_wait_woken(
+        entry: *mut wait_queue_entry,
+        mode: c_uint,
+        timeout: c_long,
+        heed_stop: bool,
+    ) -> c_long;
     pub(crate) safe fn drbd_shim_module_get();
     pub(crate) fn drbd_shim_module_put();
 
@@ -76,14 +98,43 @@ unsafe extern "C" {
     pub(crate) fn drbd_shim_sock_sndbuf(sock: *mut socket) -> c_uint;
     pub(crate) fn drbd_shim_tcp_unsent(sock: *mut socket) -> c_uint;
 
-    pub(crate) fn drbd_shim_genl_reply(info: *mut genl_info, family: *const genl_family, cmd: u8, header: *const c_void, header_len: usize, attrs: *const c_void, attrs_len: usize) -> c_int;
-    pub(crate) fn drbd_shim_genl_dump_put(skb: *mut sk_buff, cb: *mut netlink_callback, header: *const c_void, header_len: usize, attrs: *const c_void, attrs_len: usize) -> c_int;
-    pub(crate) fn drbd_shim_genl_multicast(family: *const genl_family, cmd: u8, seq: u32, group: c_uint, header: *const c_void, header_len: usize, attrs: *const c_void, attrs_len: usize) -> c_int;
+    pub(crate) fn drbd_shim_genl_reply(
+        info: *mut genl_info,
+        family: *const genl_family,
+        cmd: u8,
+        header: *const c_void,
+        header_len: usize,
+        attrs: *const c_void,
+        attrs_len: usize,
+    ) -> c_int;
+    pub(crate) fn drbd_shim_genl_dump_put(
+        skb: *mut sk_buff,
+        cb: *mut netlink_callback,
+        header: *const c_void,
+        header_len: usize,
+        attrs: *const c_void,
+        attrs_len: usize,
+    ) -> c_int;
+    pub(crate) fn drbd_shim_genl_multicast(
+        family: *const genl_family,
+        cmd: u8,
+        seq: u32,
+        group: c_uint,
+        header: *const c_void,
+        header_len: usize,
+        attrs: *const c_void,
+        attrs_len: usize,
+    ) -> c_int;
     pub(crate) fn drbd_shim_genl_in_init_net(info: *mut genl_info) -> bool;
     pub(crate) fn drbd_shim_genl_capable(skb: *mut sk_buff, cap: c_int) -> bool;
     pub(crate) fn drbd_shim_genl_payload(nlh: *const c_void, len: *mut usize) -> *const c_void;
 
-    pub(crate) fn drbd_shim_proc_create_single(name: *const c_char, mode: u16, show: ShowFn, data: *mut c_void) -> *mut proc_dir_entry;
+    pub(crate) fn drbd_shim_proc_create_single(
+        name: *const c_char,
+        mode: u16,
+        show: ShowFn,
+        data: *mut c_void,
+    ) -> *mut proc_dir_entry;
     pub(crate) fn drbd_shim_proc_remove(entry: *mut proc_dir_entry);
 
     pub(crate) fn drbd_shim_hash_alloc(name: *const c_char) -> *mut c_void;

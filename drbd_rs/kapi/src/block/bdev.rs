@@ -68,8 +68,8 @@ pub trait IoTarget: Send + Sync + 'static {
 
 /// A block device opened for this driver's use.
 ///
-/// Dropping it waits, without a limit, for the requests in flight: their pages are in use. It has to
-/// happen in process context and never in [`IoTarget::io_done`].
+/// Dropping it waits, without a limit, for the requests in flight: their pages are in use. It has
+/// to happen in process context and never in [`IoTarget::io_done`].
 pub struct BlockDevice<T: IoTarget> {
     inner: Pin<KBox<Inner<T>>>,
 }
@@ -101,7 +101,8 @@ unsafe impl<T: IoTarget> Sync for Inner<T> {}
 ///
 /// # Invariants
 ///
-/// While the bio is in flight, `dev` is valid, and `master` is null or a bio that waits for one more
+/// While the bio is in flight, `dev` is valid, and `master` is null or a bio that waits for one
+/// more
 /// `bio_endio()` on behalf of this request.
 #[repr(C)]
 struct Frame<T: IoTarget> {
@@ -243,9 +244,8 @@ impl<T: IoTarget> BlockDevice<T> {
     fn alloc(&self, nr: u16, opf: u32, token: u64) -> Option<NonNull<bindings::bio>> {
         let set = self.inner.bios.get();
         // SAFETY: The device and its pool are valid. With GFP_NOIO the pool sleeps, not fails.
-        let bio = unsafe {
-            bindings::bio_alloc_bioset(self.as_ptr(), nr, opf, shim::GFP_NOIO, set)
-        };
+        let bio =
+            unsafe { bindings::bio_alloc_bioset(self.as_ptr(), nr, opf, shim::GFP_NOIO, set) };
         let bio = NonNull::new(bio)?;
         // SAFETY: Fresh from the pool of this device.
         unsafe { self.prepare(bio, core::ptr::null_mut(), token) };
@@ -256,12 +256,7 @@ impl<T: IoTarget> BlockDevice<T> {
     ///
     /// `bio` must be fresh from the pool of this device, and `master` null or have been given one
     /// more `bio_endio()` to wait for.
-    unsafe fn prepare(
-        &self,
-        bio: NonNull<bindings::bio>,
-        master: *mut bindings::bio,
-        token: u64,
-    ) {
+    unsafe fn prepare(&self, bio: NonNull<bindings::bio>, master: *mut bindings::bio, token: u64) {
         let frame = frame_of::<T>(bio.as_ptr());
         let dev = NonNull::from(&*self.inner);
         // INVARIANT: The count goes up before the bio can come back.
@@ -315,8 +310,7 @@ impl<T: IoTarget> BlockDevice<T> {
         let set = self.inner.bios.get();
         let from = master.as_ptr();
         // SAFETY: Device, pool and master are valid.
-        let bio =
-            unsafe { bindings::bio_alloc_clone(self.as_ptr(), from, shim::GFP_NOIO, set) };
+        let bio = unsafe { bindings::bio_alloc_clone(self.as_ptr(), from, shim::GFP_NOIO, set) };
         let Some(bio) = NonNull::new(bio) else {
             return self.refuse(token, Status::RESOURCE, None);
         };
@@ -346,8 +340,8 @@ impl<T: IoTarget> BlockDevice<T> {
         self.submit_empty(opf, sector, sectors, token);
     }
 
-    /// Submits a write of zeroes without data. Ends with [`Status::NOTSUPP`] if the device has none;
-    /// then see [`Self::zeroout_sync`]. With [`IoFlags::NOUNMAP`], the range stays allocated.
+    /// Submits a write of zeroes without data. Ends with [`Status::NOTSUPP`] if the device has
+    /// none; then see [`Self::zeroout_sync`]. With [`IoFlags::NOUNMAP`], the range stays allocated.
     ///
     /// May sleep. At most 4 GiB less 1 MiB at once; more ends with [`Status::IOERR`].
     pub fn submit_write_zeroes(&self, sector: u64, sectors: u64, flags: IoFlags, token: u64) {
@@ -388,9 +382,8 @@ impl<T: IoTarget> BlockDevice<T> {
         let nr = buf.nr_pieces() as u16;
         let set = &raw mut bindings::fs_bio_set;
         // SAFETY: The device and the kernel's own pool are valid.
-        let bio = unsafe {
-            bindings::bio_alloc_bioset(self.as_ptr(), nr, opf, shim::GFP_NOIO, set)
-        };
+        let bio =
+            unsafe { bindings::bio_alloc_bioset(self.as_ptr(), nr, opf, shim::GFP_NOIO, set) };
         let bio = NonNull::new(bio).ok_or(ENOMEM)?.as_ptr();
         // SAFETY: The bio is ours and has a vector for each page; `buf` is borrowed until it ends.
         unsafe { fill(bio, sector, buf) };

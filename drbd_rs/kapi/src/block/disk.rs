@@ -91,8 +91,8 @@ struct Private<T: BioOperations> {
 
 /// A disk that is open to users.
 ///
-/// Dropping it takes the disk away from users and waits until no request is being submitted. Whoever
-/// has it open keeps an empty shell, and through it the `Arc<T>`, until they close it.
+/// Dropping it takes the disk away from users and waits until no request is being submitted.
+/// Whoever has it open keeps an empty shell, and through it the `Arc<T>`, until they close it.
 ///
 /// # Invariants
 ///
@@ -180,7 +180,8 @@ impl<T: BioOperations> GenDisk<T> {
 
     /// Changes what it can take. With `stack_on`, the limits of that device apply as well:
     /// `wish` then gives the upper bounds, the discard limits before stacking, and the rest comes
-    /// from the device, but for `max_write_zeroes_sectors` and `stable_writes`, which are taken from
+    /// from the device, but for `max_write_zeroes_sectors` and `stable_writes`, which are taken
+    /// from
     /// `wish` in any case.
     ///
     /// Errors: EINVAL if the limits contradict each other.
@@ -271,8 +272,7 @@ unsafe fn set_up<T: BioOperations>(
     d.private_data = private;
     let none = core::ptr::null_mut();
     // SAFETY: The disk is furnished; no parent device and no attribute groups.
-    let result =
-        to_result(unsafe { bindings::device_add_disk(none, raw, core::ptr::null_mut()) });
+    let result = to_result(unsafe { bindings::device_add_disk(none, raw, core::ptr::null_mut()) });
     if result.is_err() {
         // SAFETY: The disk was not added, so nobody uses the private data.
         drop(unsafe { KBox::<Private<T>>::from_foreign(private) });

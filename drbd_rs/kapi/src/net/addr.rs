@@ -15,7 +15,8 @@ const LEN_INET6: u8 = 28;
 ///
 /// # Invariants
 ///
-/// `len` is the length that belongs to the family in the first two bytes; the bytes beyond are zero.
+/// `len` is the length that belongs to the family in the first two bytes; the bytes beyond are
+/// zero.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct SockAddr {

@@ -212,7 +212,11 @@ impl Listener {
     ///
     /// Errors: EAGAIN if there was none, EINVAL after [`Self::shutdown`].
     pub fn accept(&self, timeout: Msecs) -> Result<TcpSocket> {
-        let flags = if timeout == 0 { bindings::O_NONBLOCK } else { 0 };
+        let flags = if timeout == 0 {
+            bindings::O_NONBLOCK
+        } else {
+            0
+        };
         self.socket.set_recv_timeout(timeout);
         let mut raw = core::ptr::null_mut();
         let from = self.socket.as_ptr();
@@ -240,9 +244,10 @@ pub struct TcpSocket {
 }
 
 impl TcpSocket {
-    /// Connects from the address `from`, with any port, to `to`.
+    /// Connects from the address `from`, with any port, to `to`. `timeout` stays in force for
+    /// sending and receiving until it is set anew.
     ///
-    /// Errors: EINPROGRESS or EAGAIN after `timeout` milliseconds (0: as long as TCP tries),
+    /// Errors: EINPROGRESS after `timeout` milliseconds (0: as long as TCP tries),
     /// ECONNREFUSED, EHOSTUNREACH and the like, EADDRNOTAVAIL if `from` is not an address of this
     /// host.
     pub fn connect(
@@ -272,12 +277,7 @@ impl TcpSocket {
     ///
     /// Errors: EAGAIN after [`Stall::GiveUp`], EPIPE or ECONNRESET if the connection is gone. After
     /// an error nobody knows how much was sent.
-    pub fn send(
-        &self,
-        data: &[u8],
-        flags: SendFlags,
-        on_stall: impl FnMut() -> Stall,
-    ) -> Result {
+    pub fn send(&self, data: &[u8], flags: SendFlags, on_stall: impl FnMut() -> Stall) -> Result {
         let mut msg = bindings::msghdr::default();
         let kvec = bindings::kvec {
             iov_base: data.as_ptr().cast_mut().cast(),
@@ -291,8 +291,8 @@ impl TcpSocket {
         unsafe { self.send_msg(&mut msg, data.len(), flags, on_stall) }
     }
 
-    /// Sends the content of a buffer, and gives the buffer up: with [`SendFlags::SPLICE`], its pages
-    /// belong to the network stack from now on. Errors as [`Self::send`].
+    /// Sends the content of a buffer, and gives the buffer up: with [`SendFlags::SPLICE`], its
+    /// pages belong to the network stack from now on. Errors as [`Self::send`].
     pub fn send_pages(
         &self,
         buf: PageBuf,
@@ -325,7 +325,11 @@ impl TcpSocket {
             let (nr, bytes) = buf.bvecs(at, &mut bvecs);
             at = at.saturating_add(nr);
             left = left.saturating_sub(bytes);
-            let flags = if left > 0 { flags | SendFlags::MORE } else { flags };
+            let flags = if left > 0 {
+                flags | SendFlags::MORE
+            } else {
+                flags
+            };
             let mut msg = bindings::msghdr::default();
             let (iter, dir) = (&mut msg.msg_iter, bindings::ITER_SOURCE);
             // SAFETY: The vectors and pages stay until the sending below has ended.
@@ -337,19 +341,18 @@ impl TcpSocket {
         Ok(())
     }
 
-    /// Sends the data of a request. [`SendFlags::SPLICE`] is honoured if all its pages allow it; the
-    /// owner of the pages may change them once the request was ended. Errors as [`Self::send`].
-    pub fn send_bio(
-        &self,
-        bio: &Bio,
-        flags: SendFlags,
-        on_stall: impl FnMut() -> Stall,
-    ) -> Result {
+    /// Sends the data of a request. [`SendFlags::SPLICE`] is honoured if all its pages allow it;
+    /// the owner of the pages may change them once the request was ended. Errors as [`Self::send`].
+    pub fn send_bio(&self, bio: &Bio, flags: SendFlags, on_stall: impl FnMut() -> Stall) -> Result {
         let raw = bio.as_ptr();
         // SAFETY: The request is valid as long as it is borrowed.
-        let can = flags.contains(SendFlags::SPLICE)
-            && unsafe { shim::drbd_shim_bio_can_splice(raw) };
-        let flags = if can { flags } else { flags.without(SendFlags::SPLICE) };
+        let can =
+            flags.contains(SendFlags::SPLICE) && unsafe { shim::drbd_shim_bio_can_splice(raw) };
+        let flags = if can {
+            flags
+        } else {
+            flags.without(SendFlags::SPLICE)
+        };
         let mut msg = bindings::msghdr::default();
         // SAFETY: The request is valid as long as it is borrowed, which it is while being sent.
         let len = unsafe { shim::drbd_shim_bio_iov_iter(raw, &mut msg.msg_iter, true) };
