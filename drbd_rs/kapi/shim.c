@@ -119,6 +119,11 @@ bool drbd_shim_bdev_read_only(struct block_device *bdev)
 	return bdev_read_only(bdev);
 }
 
+int drbd_shim_bdev_name(struct block_device *bdev, char *out, size_t len)
+{
+	return scnprintf(out, len, "%pg", bdev);
+}
+
 unsigned int drbd_shim_disk_openers(struct gendisk *disk)
 {
 	return disk_openers(disk);
@@ -159,7 +164,7 @@ bool drbd_shim_kthread_should_stop(void)
 long drbd_shim_wait_woken(struct wait_queue_entry *entry, unsigned int mode, long timeout,
 			  bool heed_stop)
 {
-	/* The barrier pairs with the one of woken_wake_function(): it sees the state, or we the flag. */
+	/* The barrier pairs with woken_wake_function(): it sees the state, or we see the flag. */
 	set_current_state(mode);
 	if (!(entry->flags & WQ_FLAG_WOKEN) && !(heed_stop && drbd_shim_kthread_should_stop()))
 		timeout = schedule_timeout(timeout);

@@ -3,9 +3,9 @@
  * The C side of the seam between drbd_kapi and the kernel.
  *
  * Everything here is either an inline function or a macro, which Rust cannot call, or comes from a
- * header that the kernel crate's bindings leave out. Nothing here decides anything, and nothing here
- * knows what DRBD is. drbd_rs/kapi/src/shim.rs declares the same functions for Rust; the two are
- * kept equal by hand (make check-shim compares them).
+ * header that the kernel crate's bindings leave out. Nothing here decides anything, and nothing
+ * here knows what DRBD is. drbd_rs/kapi/src/shim.rs declares the same functions for Rust; the two
+ * are kept equal by hand.
  */
 #ifndef DRBD_RS_SHIM_H
 #define DRBD_RS_SHIM_H
@@ -30,7 +30,7 @@ struct socket;
 struct wait_queue_entry;
 
 /*
- * Values of macros that carry a cast, which bindgen skips. shim.c asserts that they are the kernel's.
+ * Values of macros that carry a cast, which bindgen skips. shim.c asserts that they are right.
  */
 #define DRBD_SHIM_FEAT_WRITE_CACHE	(1u << 0)
 #define DRBD_SHIM_FEAT_FUA		(1u << 1)
@@ -62,7 +62,7 @@ void drbd_shim_bio_inc_remaining(struct bio *bio);
  * the end and for operations that carry no data.
  */
 bool drbd_shim_bio_next_segment(const struct bio *bio, struct bvec_iter *iter, struct bio_vec *out);
-/* Point @iter at the whole data of @bio; @source tells sending from receiving. Returns the bytes. */
+/* Point @iter at the whole data of @bio; @source tells sending from receiving. Returns bytes. */
 size_t drbd_shim_bio_iov_iter(const struct bio *bio, struct iov_iter *iter, bool source);
 /* True if every page of @bio may be handed to the network by reference. */
 bool drbd_shim_bio_can_splice(const struct bio *bio);
@@ -76,6 +76,8 @@ void drbd_shim_bvec_write(const struct bio_vec *bv, unsigned int offset, const v
 void *drbd_shim_page_address(struct page *page);
 
 bool drbd_shim_bdev_read_only(struct block_device *bdev);
+/* The name below /dev, with a zero at the end, cut to @len bytes. Returns its length. */
+int drbd_shim_bdev_name(struct block_device *bdev, char *out, size_t len);
 unsigned int drbd_shim_disk_openers(struct gendisk *disk);
 /*
  * Copies the limits into @lim and leaves the limits lock held, until queue_limits_commit_update()

@@ -66,6 +66,11 @@ unsafe extern "C" {
     );
     pub(crate) fn drbd_shim_page_address(page: *mut page) -> *mut c_void;
     pub(crate) fn drbd_shim_bdev_read_only(bdev: *mut block_device) -> bool;
+    pub(crate) fn drbd_shim_bdev_name(
+        bdev: *mut block_device,
+        out: *mut c_char,
+        len: usize,
+    ) -> c_int;
     pub(crate) fn drbd_shim_disk_openers(disk: *mut gendisk) -> c_uint;
     pub(crate) fn drbd_shim_queue_limits_start(disk: *mut gendisk, lim: *mut queue_limits);
 

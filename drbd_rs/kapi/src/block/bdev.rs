@@ -46,6 +46,21 @@ impl Holder {
     }
 }
 
+/// The name of a block device.
+#[derive(Clone, Copy)]
+pub struct DeviceName {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl DeviceName {
+    /// As text, such as `sda1`.
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
+        core::str::from_utf8(bytes).unwrap_or("?")
+    }
+}
+
 /// What came of a request.
 pub struct IoDone {
     /// What was given on submission.
@@ -216,6 +231,19 @@ impl<T: IoTarget> BlockDevice<T> {
     pub fn dev(&self) -> u32 {
         // SAFETY: By the invariants, the device is valid; the field never changes.
         unsafe { (*self.as_ptr()).bd_dev }
+    }
+
+    /// Its name below /dev.
+    pub fn name(&self) -> DeviceName {
+        let mut name = DeviceName {
+            bytes: [0; 32],
+            len: 0,
+        };
+        let (out, room) = (name.bytes.as_mut_ptr().cast(), name.bytes.len());
+        // SAFETY: The device is valid, and the buffer for writes of its length.
+        let len = unsafe { shim::drbd_shim_bdev_name(self.as_ptr(), out, room) };
+        name.len = usize::try_from(len).unwrap_or(0);
+        name
     }
 
     /// True if both are the same disk or partition.
