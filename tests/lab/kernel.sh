@@ -45,7 +45,7 @@ if [ ! -e "$out/.complete" ]; then
           say "kernel $flavour: $(grep -c '^  ' "$out/build.log") steps done"
       done ) &
     ticker=$!
-    trap 'kill "$ticker" 2>/dev/null; rm -f "$wanted"' EXIT
+    trap 'kill "$ticker" 2>/dev/null || true; rm -f "$wanted"' EXIT
     make_in -j"$jobs" bzImage modules > "$out/build.log" 2>&1 || {
         tail -n 30 "$out/build.log" >&2
         die "kernel $flavour: the build failed, see $out/build.log"

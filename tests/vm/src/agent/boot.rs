@@ -46,6 +46,10 @@ fn parameter(cmdline: &str, key: &str) -> Result<String> {
         .ok_or_else(|| Error::new(format!("no {key} on the kernel command line")))
 }
 
+fn write(path: &str, text: &str) -> Result<()> {
+    fs::write(path, text).context(path)
+}
+
 /// Runs a command of the root file system; what it says goes to the console.
 fn command(words: &str) -> Result<()> {
     let mut it = words.split_whitespace();
@@ -97,9 +101,9 @@ pub fn boot() -> Result<()> {
     std::env::set_var("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     std::env::set_var("HOME", "/root");
     rustix::system::sethostname(host.as_bytes())?;
-    fs::write("/etc/hostname", format!("{host}\n"))?;
-    fs::write("/proc/sys/kernel/printk", "7")?;
-    fs::write("/proc/sys/kernel/hung_task_timeout_secs", "60")?;
+    write("/etc/hostname", &format!("{host}\n"))?;
+    write("/proc/sys/kernel/printk", "7")?;
+    write("/proc/sys/kernel/hung_task_timeout_secs", "60")?;
     command("ip link set lo up")?;
     command(&format!("ip addr add {address} dev eth0"))?;
     command("ip link set eth0 up")?;
