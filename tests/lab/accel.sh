@@ -9,10 +9,14 @@ set -eu
 kernel=$cache/kernel/release/arch/x86/boot/bzImage
 [ -e "$kernel" ] || die "no release kernel yet"
 accel=tcg
-if [ -w /dev/kvm ] && timeout 30 qemu-system-x86_64 -accel kvm -cpu host -m 256 -nodefaults \
+# In a shell of its own, which is where the message goes if QEMU aborts.
+boots_with_kvm() (
+    timeout 30 qemu-system-x86_64 -accel kvm -cpu host -m 256 -nodefaults \
     -display none -no-reboot -serial stdio -kernel "$kernel" \
     -append "console=ttyS0 panic=-1 root=/dev/none" 2>/dev/null </dev/null |
-    grep -q "Unable to mount root"; then
+    grep -q "Unable to mount root"
+) 2>/dev/null
+if [ -w /dev/kvm ] && boots_with_kvm; then
     accel=kvm
 fi
 echo "$accel" > "$cache/accel.tmp"

@@ -129,7 +129,10 @@ pub enum Content {
 /// Judges the bytes of `block`.
 pub fn judge(page: &[u8; BLOCK], block: u64) -> Content {
     let word = |i: usize| -> u64 {
-        let bytes = page.chunks_exact(8).nth(i).and_then(|c| <[u8; 8]>::try_from(c).ok());
+        let bytes = page
+            .chunks_exact(8)
+            .nth(i)
+            .and_then(|c| <[u8; 8]>::try_from(c).ok());
         bytes.map_or(0, u64::from_le_bytes)
     };
     if word(0) != MAGIC {
@@ -160,7 +163,10 @@ pub fn write(
         flags |= OFlags::SYNC;
     }
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let file = OpenOptions::new().write(true).custom_flags(flags).open(&job.path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(&job.path)?;
     let share = (job.blocks / job.threads).max(1);
     let mut rng = Rng::new(job.seed ^ thread.wrapping_mul(0x9e37));
     let mut page = Box::new(Page([0; BLOCK]));
@@ -183,7 +189,10 @@ pub fn read_back(
     mut found: impl FnMut(u64, Content) -> io::Result<()>,
 ) -> io::Result<()> {
     let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(&job.path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(&job.path)?;
     let mut page = Box::new(Page([0; BLOCK]));
     for block in job.start..job.start + job.blocks {
         file.read_exact_at(&mut page.0, block * BLOCK as u64)?;
@@ -204,7 +213,9 @@ impl Ledger {
     pub fn add_lines(&mut self, text: &str) -> Result<()> {
         let whole = text.rfind('\n').map_or("", |end| text.split_at(end).0);
         for line in whole.lines() {
-            let (b, s) = line.split_once(' ').ok_or_else(|| Error::new("bad ack line"))?;
+            let (b, s) = line
+                .split_once(' ')
+                .ok_or_else(|| Error::new("bad ack line"))?;
             let block: u64 = b.parse().map_err(|_| Error::new("bad ack line"))?;
             let seq: u64 = s.parse().map_err(|_| Error::new("bad ack line"))?;
             let known = self.0.entry(block).or_default();
@@ -257,10 +268,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::check_lines`], and those of `read`.
-    pub fn check_with(
-        &self,
-        mut read: impl FnMut(u64) -> Result<Box<[u8; BLOCK]>>,
-    ) -> Result<()> {
+    pub fn check_with(&self, mut read: impl FnMut(u64) -> Result<Box<[u8; BLOCK]>>) -> Result<()> {
         for (block, seq) in &self.0 {
             let page = read(*block).context("reading back")?;
             match judge(&page, *block) {

@@ -18,7 +18,11 @@ use crate::node::Kernel;
 /// # Errors
 /// When neither it nor a home is named by the environment.
 pub fn dir() -> Result<PathBuf> {
-    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let var = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     var("DRBD_RS_CACHE")
         .or_else(|| var("XDG_CACHE_HOME").map(|d| d.join("drbd-rs")))
         .or_else(|| var("HOME").map(|d| d.join(".cache/drbd-rs")))
@@ -29,7 +33,10 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    Err(Error::new(format!("{} is missing: run `make setup` first", path.display())))
+    Err(Error::new(format!(
+        "{} is missing: run `make setup` first",
+        path.display()
+    )))
 }
 
 /// The kernel image of a flavour.
@@ -37,7 +44,12 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
 /// # Errors
 /// When it was not built.
 pub fn kernel_image(kernel: Kernel) -> Result<PathBuf> {
-    existing(dir()?.join("kernel").join(kernel.name()).join("arch/x86/boot/bzImage"))
+    existing(
+        dir()?
+            .join("kernel")
+            .join(kernel.name())
+            .join("arch/x86/boot/bzImage"),
+    )
 }
 
 /// The file system image with the modules of a flavour.
@@ -45,7 +57,12 @@ pub fn kernel_image(kernel: Kernel) -> Result<PathBuf> {
 /// # Errors
 /// When it was not built.
 pub fn modules_image(kernel: Kernel) -> Result<PathBuf> {
-    existing(dir()?.join("kernel").join(kernel.name()).join("modules.img"))
+    existing(
+        dir()?
+            .join("kernel")
+            .join(kernel.name())
+            .join("modules.img"),
+    )
 }
 
 /// The root file system image.
@@ -78,11 +95,17 @@ pub fn our_module(kernel: Kernel) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("DRBD_RS_MODULE") {
         return Ok(path.into());
     }
-    let path = repository().join("target/module").join(kernel.name()).join("drbd_rs.ko");
+    let path = repository()
+        .join("target/module")
+        .join(kernel.name())
+        .join("drbd_rs.ko");
     if path.exists() {
         return Ok(path);
     }
-    Err(Error::new(format!("{} is missing: run `make modules` first", path.display())))
+    Err(Error::new(format!(
+        "{} is missing: run `make modules` first",
+        path.display()
+    )))
 }
 
 /// The agent, which cargo builds beside the test binaries.
@@ -119,7 +142,11 @@ pub fn slot() -> Result<Slot> {
     loop {
         for n in 0..2 {
             let path = dir.join(format!("slot{n}"));
-            let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+            let file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)?;
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 return Ok(Slot { _file: file });
             }

@@ -89,7 +89,11 @@ impl Client {
         let waiting = Waiting::default();
         let sorted = Arc::clone(&waiting);
         std::thread::spawn(move || sort(reader, &sorted));
-        Ok(Self { stream: Mutex::new(stream), waiting, next: AtomicU32::new(1) })
+        Ok(Self {
+            stream: Mutex::new(stream),
+            waiting,
+            next: AtomicU32::new(1),
+        })
     }
 
     /// Starts a request.
@@ -100,8 +104,15 @@ impl Client {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (to, frames) = channel();
         lock(&self.waiting).insert(id, to);
-        Frame::new(id, kind, payload).write_to(&mut *lock(&self.stream)).context("the agent")?;
-        Ok(Request { id, frames, output: Output::default(), progress: Progress::Running })
+        Frame::new(id, kind, payload)
+            .write_to(&mut *lock(&self.stream))
+            .context("the agent")?;
+        Ok(Request {
+            id,
+            frames,
+            output: Output::default(),
+            progress: Progress::Running,
+        })
     }
 
     /// Kills the command of a request with everything it started.

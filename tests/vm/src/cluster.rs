@@ -33,9 +33,15 @@ fn working_folder(name: &str) -> Result<PathBuf> {
         None if Path::new("/dev/shm").is_dir() => PathBuf::from("/dev/shm"),
         None => std::env::temp_dir(),
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let short = name.get(..20).unwrap_or(name);
-    let dir = base.join(format!("lab-{}-{short}-{}", std::process::id(), now.subsec_micros()));
+    let dir = base.join(format!(
+        "lab-{}-{short}-{}",
+        std::process::id(),
+        now.subsec_micros()
+    ));
     fs::create_dir_all(&dir).context(dir.display())?;
     Ok(dir)
 }
@@ -63,7 +69,13 @@ impl Cluster {
             .enumerate()
             .map(|(i, spec)| Node::create(spec.clone(), i, &dir))
             .collect::<Result<_>>()?;
-        let cluster = Self { nodes, wire, name: name.into(), dir, _slot: slot };
+        let cluster = Self {
+            nodes,
+            wire,
+            name: name.into(),
+            dir,
+            _slot: slot,
+        };
         let started = cluster.each(Node::start);
         if let Err(e) = started {
             return Err(cluster.failed(e));
@@ -77,11 +89,13 @@ impl Cluster {
     /// The first one of any node.
     pub fn each(&self, f: impl Fn(&Node) -> Result<()> + Sync) -> Result<()> {
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                self.nodes.iter().map(|n| scope.spawn(|| f(n))).collect();
+            let threads: Vec<_> = self.nodes.iter().map(|n| scope.spawn(|| f(n))).collect();
             threads
                 .into_iter()
-                .map(|t| t.join().unwrap_or_else(|_| Err(Error::new("a thread panicked"))))
+                .map(|t| {
+                    t.join()
+                        .unwrap_or_else(|_| Err(Error::new("a thread panicked")))
+                })
                 .fold(Ok(()), Result::and)
         })
     }
@@ -93,17 +107,25 @@ impl Cluster {
     /// When the test failed; this is the only place of the lab that panics on purpose.
     pub fn test(name: &str, specs: &[NodeSpec], test: impl FnOnce(&Cluster) -> Result<()>) {
         let result = Self::start(name, specs).and_then(|cluster| {
-            let outcome = test(&cluster).and_then(|()| cluster.judge());
-            match outcome {
-                Ok(()) => {
-                    cluster.clear_away();
-                    Ok(())
-                }
-                Err(e) => Err(cluster.failed(e)),
-            }
+            let outcome = test(&cluster);
+            cluster.end(outcome)
         });
         if let Err(e) = result {
             panic!("{name}: {e}");
+        }
+    }
+
+    /// Ends a cluster after `outcome`: judges the nodes, keeps what tells why after a failure.
+    ///
+    /// # Errors
+    /// `outcome`, or what the judgement found.
+    pub fn end(self, outcome: Result<()>) -> Result<()> {
+        match outcome.and_then(|()| self.judge()) {
+            Ok(()) => {
+                self.clear_away();
+                Ok(())
+            }
+            Err(e) => Err(self.failed(e)),
         }
     }
 
@@ -131,11 +153,15 @@ impl Cluster {
 
     /// Keeps what tells why, adds its place and the splats to the error, and clears away.
     fn failed(self, e: Error) -> Error {
-        let kept = cache::repository().join("target/vm-failures").join(&self.name);
+        let kept = cache::repository()
+            .join("target/vm-failures")
+            .join(&self.name);
         for node in &self.nodes {
             // Whatever still answers says what it sees; a dead node has only its console.
-            if let Ok(o) = node.run_for("cat /proc/drbd; dmesg | tail -n 200", Duration::from_secs(5))
-            {
+            if let Ok(o) = node.run_for(
+                "cat /proc/drbd; dmesg | tail -n 200",
+                Duration::from_secs(5),
+            ) {
                 let _ = fs::write(self.dir.join(format!("{}.state", node.name())), o.stdout);
             }
         }
@@ -162,7 +188,10 @@ impl Cluster {
             let entry = entry?;
             let name = entry.file_name();
             let wanted = ["console", "qemu", "state", "pcap"];
-            if Path::new(&name).extension().is_some_and(|e| wanted.iter().any(|w| e == *w)) {
+            if Path::new(&name)
+                .extension()
+                .is_some_and(|e| wanted.iter().any(|w| e == *w))
+            {
                 fs::copy(entry.path(), to.join(&name))?;
             }
         }

@@ -87,7 +87,12 @@ impl Disk {
             stats: Stats::default(),
             users: 0,
         };
-        Ok(Self { image, size, state: Mutex::new(state), idle: Condvar::new() })
+        Ok(Self {
+            image,
+            size,
+            state: Mutex::new(state),
+            idle: Condvar::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -136,7 +141,9 @@ impl Disk {
         let end = u64::try_from(len).ok().and_then(|l| offset.checked_add(l));
         match end {
             Some(end) if end <= self.size => Ok(()),
-            _ => Err(Error::new(format!("request beyond the end: {offset}+{len}"))),
+            _ => Err(Error::new(format!(
+                "request beyond the end: {offset}+{len}"
+            ))),
         }
     }
 
@@ -153,7 +160,9 @@ impl Disk {
         let end = offset + buf.len() as u64;
         let (first, last) = (offset / BLOCK as u64, end.div_ceil(BLOCK as u64));
         for (block, versions) in s.cache.range(first..last) {
-            let Some(newest) = versions.last() else { continue };
+            let Some(newest) = versions.last() else {
+                continue;
+            };
             let at = block * BLOCK as u64;
             let (from, to) = (at.max(offset), (at + BLOCK as u64).min(end));
             let part = &newest[(from - at) as usize..(to - at) as usize];
@@ -179,7 +188,8 @@ impl Disk {
             let blocks: Vec<u64> = s.cache.range(first..last).map(|(b, _)| *b).collect();
             for block in blocks {
                 if let Some(v) = s.cache.remove(&block).and_then(|mut v| v.pop()) {
-                    self.image.write_all_at(v.as_slice(), block * BLOCK as u64)?;
+                    self.image
+                        .write_all_at(v.as_slice(), block * BLOCK as u64)?;
                 }
             }
         }
@@ -222,7 +232,8 @@ impl Disk {
                 Some(newest) => newest.clone(),
                 None => {
                     let mut page = Box::new([0; BLOCK]);
-                    self.image.read_exact_at(page.as_mut_slice(), block * BLOCK as u64)?;
+                    self.image
+                        .read_exact_at(page.as_mut_slice(), block * BLOCK as u64)?;
                     page
                 }
             };
@@ -247,7 +258,8 @@ impl Disk {
         s.stats.flushes += 1;
         for (block, mut versions) in std::mem::take(&mut s.cache) {
             if let Some(v) = versions.pop() {
-                self.image.write_all_at(v.as_slice(), block * BLOCK as u64)?;
+                self.image
+                    .write_all_at(v.as_slice(), block * BLOCK as u64)?;
             }
         }
         Ok(())
@@ -267,7 +279,8 @@ impl Disk {
                 lost += 1;
             }
             if let Some(v) = kept.checked_sub(1).and_then(|k| versions.get(k)) {
-                self.image.write_all_at(v.as_slice(), block * BLOCK as u64)?;
+                self.image
+                    .write_all_at(v.as_slice(), block * BLOCK as u64)?;
             }
         }
         Ok(lost)
@@ -283,7 +296,8 @@ impl Disk {
             return Ok(v.clone());
         }
         let mut page = Box::new([0; BLOCK]);
-        self.image.read_exact_at(page.as_mut_slice(), block * BLOCK as u64)?;
+        self.image
+            .read_exact_at(page.as_mut_slice(), block * BLOCK as u64)?;
         Ok(page)
     }
 
@@ -303,7 +317,11 @@ impl Disk {
     /// Called by a server when a connection starts (`true`) and when it is gone (`false`).
     pub fn in_use(&self, starts: bool) {
         let mut s = self.lock();
-        s.users = if starts { s.users + 1 } else { s.users.saturating_sub(1) };
+        s.users = if starts {
+            s.users + 1
+        } else {
+            s.users.saturating_sub(1)
+        };
         self.idle.notify_all();
     }
 
@@ -381,7 +399,10 @@ mod tests {
         let d = disk("end");
         assert!(d.write((1 << 20) - 1, &[0; 2], false).is_err());
         assert!(d.read(u64::MAX, &mut [0; 2]).is_err());
-        d.fail(Failures { reads: false, writes: true });
+        d.fail(Failures {
+            reads: false,
+            writes: true,
+        });
         assert!(d.write(0, &[0; 2], false).is_err());
         assert!(d.read(0, &mut [0; 2]).is_ok());
     }

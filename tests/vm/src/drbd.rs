@@ -23,10 +23,18 @@ pub struct Resource {
 impl Resource {
     /// The configuration file for these nodes.
     pub fn config(&self, nodes: &[Node]) -> String {
-        let protocol = if self.protocol.is_empty() { "C" } else { &self.protocol };
+        let protocol = if self.protocol.is_empty() {
+            "C"
+        } else {
+            &self.protocol
+        };
         // A checked, emulated node answers slowly; a ping must not be lost to that.
         let slow = nodes.iter().any(|n| n.spec().kernel.patience() > 1);
-        let patience = if slow { "ping-timeout 100; timeout 300; connect-int 31;" } else { "" };
+        let patience = if slow {
+            "ping-timeout 100; timeout 300; connect-int 31;"
+        } else {
+            ""
+        };
         let (net, disk) = (&self.net, &self.disk);
         let mut text = format!(
             "global {{ usage-count no; }}\nresource r0 {{\n  protocol {protocol};\n  \
@@ -77,12 +85,15 @@ impl Status {
     /// Reads the two lines of `minor` out of the whole text; `None` if it is not there.
     pub fn parse(text: &str, minor: u32) -> Option<Self> {
         let start = format!("{minor}: ");
-        let mut lines = text.lines().skip_while(|l| !l.trim_start().starts_with(&start));
+        let mut lines = text
+            .lines()
+            .skip_while(|l| !l.trim_start().starts_with(&start));
         let words = [lines.next()?, lines.next().unwrap_or_default()].join(" ");
         let field = |key: &str| {
-            let (_, v) = words.split_whitespace().filter_map(|w| w.split_once(':')).find(|(k, _)| {
-                *k == key
-            })?;
+            let (_, v) = words
+                .split_whitespace()
+                .filter_map(|w| w.split_once(':'))
+                .find(|(k, _)| *k == key)?;
             Some(v.to_owned())
         };
         let number = |key: &str| field(key).and_then(|v| v.parse().ok()).unwrap_or(0);
@@ -153,7 +164,10 @@ pub fn create_and_up(cluster: &Cluster) -> Result<()> {
     cluster.each(|n| n.must("drbdadm create-md --force r0").map(|_| ()))?;
     cluster.each(|n| n.must("drbdadm up r0").map(|_| ()))?;
     cluster.each(|n| {
-        wait_for(n, "a connection", Duration::from_secs(60), |s| s.cs == "Connected").map(|_| ())
+        wait_for(n, "a connection", Duration::from_secs(60), |s| {
+            s.cs == "Connected"
+        })
+        .map(|_| ())
     })
 }
 
@@ -180,7 +194,10 @@ mod tests {
              2: cs:SyncSource ro:Primary/Secondary ds:UpToDate/Inconsistent C r-----\n    \
              ns:12 nr:1 dw:2 dr:3 al:4 bm:0 lo:0 pe:0 ua:0 ap:0 ep:1 wo:f oos:4096\n";
         let s = Status::parse(text, 2).unwrap();
-        assert_eq!((s.cs.as_str(), s.ds.as_str()), ("SyncSource", "UpToDate/Inconsistent"));
+        assert_eq!(
+            (s.cs.as_str(), s.ds.as_str()),
+            ("SyncSource", "UpToDate/Inconsistent")
+        );
         assert_eq!((s.ns, s.dw, s.oos), (12, 2, 4096));
         assert_eq!(Status::parse(text, 1).unwrap().cs, "Unconfigured");
         assert_eq!(Status::parse(text, 0), None);

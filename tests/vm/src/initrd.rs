@@ -22,7 +22,11 @@ pub fn build(agent: &Path, target: &Path) -> Result<()> {
     }
     archive.file("init", &fs::read(agent).context(agent.display())?);
     for library in libraries(agent)? {
-        let name = library.strip_prefix("/").unwrap_or(&library).to_string_lossy().into_owned();
+        let name = library
+            .strip_prefix("/")
+            .unwrap_or(&library)
+            .to_string_lossy()
+            .into_owned();
         archive.file(&name, &fs::read(&library).context(library.display())?);
     }
     fs::write(target, archive.finish()).context(target.display())
@@ -31,7 +35,11 @@ pub fn build(agent: &Path, target: &Path) -> Result<()> {
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let out = Command::new("ldd").arg(program).output().context("ldd")?;
     if !out.status.success() {
-        return Err(Error::new(format!("ldd {}: {}", program.display(), out.status)));
+        return Err(Error::new(format!(
+            "ldd {}: {}",
+            program.display(),
+            out.status
+        )));
     }
     let text = String::from_utf8_lossy(&out.stdout);
     Ok(text

@@ -30,6 +30,7 @@ pub mod qemu;
 pub mod rng;
 pub mod scenario;
 pub mod switch;
+pub mod tcp;
 
 pub use cluster::Cluster;
 pub use error::{Error, Result};

@@ -41,10 +41,16 @@ impl Pcap {
     /// # Errors
     /// Those of the file.
     pub fn frame(&mut self, frame: &[u8]) -> io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let kept = frame.get(..self.limit).unwrap_or(frame);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-        self.file.write_all(&u32::try_from(now.as_secs()).unwrap_or(u32::MAX).to_le_bytes())?;
+        self.file.write_all(
+            &u32::try_from(now.as_secs())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        )?;
         self.file.write_all(&now.subsec_micros().to_le_bytes())?;
         self.file.write_all(&number(kept.len()))?;
         self.file.write_all(&number(frame.len()))?;

@@ -53,7 +53,11 @@ impl Kind {
     ];
 
     fn number(self) -> u8 {
-        Self::ALL.iter().position(|k| *k == self).and_then(|p| u8::try_from(p).ok()).unwrap_or(255)
+        Self::ALL
+            .iter()
+            .position(|k| *k == self)
+            .and_then(|p| u8::try_from(p).ok())
+            .unwrap_or(255)
     }
 
     fn from_number(n: u8) -> Option<Self> {
@@ -75,7 +79,11 @@ pub struct Frame {
 impl Frame {
     /// A frame of these parts.
     pub fn new(id: u32, kind: Kind, payload: impl Into<Vec<u8>>) -> Self {
-        Self { id, kind, payload: payload.into() }
+        Self {
+            id,
+            kind,
+            payload: payload.into(),
+        }
     }
 
     /// Writes the frame in one call, so that frames of several threads do not mix.
@@ -113,7 +121,11 @@ impl Frame {
         let kind = Kind::from_number(kind).ok_or_else(|| bad("frame kind"))?;
         let mut payload = vec![0; len];
         r.read_exact(&mut payload)?;
-        Ok(Self { id: u32::from_le_bytes([i0, i1, i2, i3]), kind, payload })
+        Ok(Self {
+            id: u32::from_le_bytes([i0, i1, i2, i3]),
+            kind,
+            payload,
+        })
     }
 }
 

@@ -53,33 +53,70 @@ impl Machine {
         let kvm = self.accelerator == "kvm";
         let mut a: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| a.extend(words.iter().map(OsString::from));
-        add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        add(&[
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
         add(&["-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
         add(&["-cpu", if kvm { "host" } else { "max" }]);
-        add(&["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()]);
-        add(&["-kernel", &text(&self.kernel), "-initrd", &text(&self.initrd)]);
+        add(&[
+            "-smp",
+            &self.cpus.to_string(),
+            "-m",
+            &self.memory.to_string(),
+        ]);
+        add(&[
+            "-kernel",
+            &text(&self.kernel),
+            "-initrd",
+            &text(&self.initrd),
+        ]);
         add(&["-append", &self.append]);
-        add(&["-chardev", &format!("file,id=con,append=on,path={}", text(&self.console))]);
+        add(&[
+            "-chardev",
+            &format!("file,id=con,append=on,path={}", text(&self.console)),
+        ]);
         add(&["-serial", "chardev:con", "-device", "virtio-rng-pci"]);
         add(&["-device", "virtio-serial-pci"]);
-        add(&["-chardev", &format!("socket,id=agent,path={}", text(&self.agent))]);
+        add(&[
+            "-chardev",
+            &format!("socket,id=agent,path={}", text(&self.agent)),
+        ]);
         add(&["-device", "virtserialport,chardev=agent,name=drbd.lab"]);
         for (i, image) in self.images.iter().enumerate() {
             let path = text(image);
-            add(&["-drive", &format!("if=none,id=i{i},format=raw,readonly=on,file={path}")]);
-            add(&["-device", &format!("virtio-blk-pci,drive=i{i},serial=image{i}")]);
+            add(&[
+                "-drive",
+                &format!("if=none,id=i{i},format=raw,readonly=on,file={path}"),
+            ]);
+            add(&[
+                "-device",
+                &format!("virtio-blk-pci,drive=i{i},serial=image{i}"),
+            ]);
         }
         for (i, socket) in self.disks.iter().enumerate() {
             let node = format!("driver=nbd,node-name=d{i},server.type=unix,server.path=");
             add(&["-blockdev", &format!("{node}{},export=disk", text(socket))]);
             let device = "write-cache=on,rerror=report,werror=report";
-            add(&["-device", &format!("virtio-blk-pci,drive=d{i},serial=disk{i},{device}")]);
+            add(&[
+                "-device",
+                &format!("virtio-blk-pci,drive=d{i},serial=disk{i},{device}"),
+            ]);
         }
         let (own, switch) = &self.net;
         let local = format!("local.type=unix,local.path={}", text(own));
         let remote = format!("remote.type=unix,remote.path={}", text(switch));
         add(&["-netdev", &format!("dgram,id=net,{local},{remote}")]);
-        add(&["-device", &format!("virtio-net-pci,netdev=net,mac=52:54:00:77:00:{:02x}", self.mac)]);
+        add(&[
+            "-device",
+            &format!(
+                "virtio-net-pci,netdev=net,mac=52:54:00:77:00:{:02x}",
+                self.mac
+            ),
+        ]);
         a
     }
 
@@ -96,7 +133,9 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        Ok(Process { child: spawn(command).context("qemu-system-x86_64")? })
+        Ok(Process {
+            child: spawn(command).context("qemu-system-x86_64")?,
+        })
     }
 }
 

@@ -66,7 +66,10 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The two socket paths of port `i`: the node's and the switch's.
 pub fn paths(dir: &Path, i: usize) -> (PathBuf, PathBuf) {
-    (dir.join(format!("net{i}.node")), dir.join(format!("net{i}.switch")))
+    (
+        dir.join(format!("net{i}.node")),
+        dir.join(format!("net{i}.switch")),
+    )
 }
 
 impl Switch {
@@ -115,7 +118,14 @@ impl Switch {
 
     /// Cuts both directions between two nodes.
     pub fn cut(&self, a: usize, b: usize) {
-        self.set_both(a, b, Rule { cut: true, ..Rule::default() });
+        self.set_both(
+            a,
+            b,
+            Rule {
+                cut: true,
+                ..Rule::default()
+            },
+        );
     }
 
     /// Takes all rules away.
@@ -133,11 +143,16 @@ impl Switch {
 
 impl Shared {
     fn rule(&self, from: usize, to: usize) -> Rule {
-        lock(&self.rules).get(from * self.ports.len() + to).copied().unwrap_or_default()
+        lock(&self.rules)
+            .get(from * self.ports.len() + to)
+            .copied()
+            .unwrap_or_default()
     }
 
     fn forward(&self, from: usize) {
-        let Some(port) = self.ports.get(from) else { return };
+        let Some(port) = self.ports.get(from) else {
+            return;
+        };
         let mut buffer = vec![0; 70_000];
         loop {
             let frame = match port.socket.recv(&mut buffer) {
@@ -166,7 +181,11 @@ impl Shared {
         // Behind a delayed frame every later one waits too, or it would overtake.
         if let Some(queue) = queue.filter(|q| !rule.delay.is_zero() || !q.is_empty()) {
             let due = Instant::now() + rule.delay;
-            queue.push_back(Delayed { due, to, frame: frame.to_vec() });
+            queue.push_back(Delayed {
+                due,
+                to,
+                frame: frame.to_vec(),
+            });
             self.wake.notify_all();
             return;
         }
@@ -219,7 +238,8 @@ mod tests {
         let (own, switch) = paths(dir, i);
         let s = UnixDatagram::bind(own).unwrap();
         s.connect(switch).unwrap();
-        s.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        s.set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
         s
     }
 
@@ -233,14 +253,28 @@ mod tests {
 
         a.send(b"one").unwrap();
         assert_eq!(b.recv(&mut buf).unwrap(), 3);
-        sw.set(0, 1, Rule { cut: true, ..Rule::default() });
+        sw.set(
+            0,
+            1,
+            Rule {
+                cut: true,
+                ..Rule::default()
+            },
+        );
         a.send(b"lost").unwrap();
         assert!(b.recv(&mut buf).is_err());
         b.send(b"back").unwrap();
         assert_eq!(a.recv(&mut buf).unwrap(), 4);
 
         let delay = Duration::from_millis(50);
-        sw.set(0, 1, Rule { delay, ..Rule::default() });
+        sw.set(
+            0,
+            1,
+            Rule {
+                delay,
+                ..Rule::default()
+            },
+        );
         let start = Instant::now();
         a.send(b"first").unwrap();
         std::thread::sleep(Duration::from_millis(10));

@@ -12,7 +12,10 @@ type Scenario = fn(&Cluster, u64) -> Result<()>;
 const MIB: u64 = 64;
 
 fn seed(default: u64) -> u64 {
-    std::env::var("DRBD_LAB_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(default)
+    std::env::var("DRBD_LAB_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(default)
 }
 
 fn run(name: &str, drivers: [Driver; 2], default: u64, scenario: Scenario) {

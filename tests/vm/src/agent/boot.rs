@@ -54,7 +54,11 @@ fn write(path: &str, text: &str) -> Result<()> {
 fn command(words: &str) -> Result<()> {
     let mut it = words.split_whitespace();
     let program = it.next().unwrap_or_default();
-    let status = Command::new(program).args(it).stdin(Stdio::null()).status().context(words)?;
+    let status = Command::new(program)
+        .args(it)
+        .stdin(Stdio::null())
+        .status()
+        .context(words)?;
     if status.success() {
         Ok(())
     } else {
@@ -81,7 +85,13 @@ pub fn boot() -> Result<()> {
     fs::create_dir_all("/rw/work")?;
     let layers = "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work";
     mount_fs("overlay", "/new", "overlay", none, layers)?;
-    mount_fs("/dev/vdb", "/new/usr/lib/modules", "ext4", MountFlags::RDONLY, "")?;
+    mount_fs(
+        "/dev/vdb",
+        "/new/usr/lib/modules",
+        "ext4",
+        MountFlags::RDONLY,
+        "",
+    )?;
     std::env::set_current_dir("/new")?;
     mount_move("/new", "/").context("moving the root")?;
     rustix::process::chroot(".").context("chroot")?;
@@ -98,7 +108,10 @@ pub fn boot() -> Result<()> {
     mount_fs("tmpfs", "/tmp", "tmpfs", none, "")?;
     fs::create_dir_all("/run/lock")?;
 
-    std::env::set_var("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    std::env::set_var(
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    );
     std::env::set_var("HOME", "/root");
     rustix::system::sethostname(host.as_bytes())?;
     write("/etc/hostname", &format!("{host}\n"))?;

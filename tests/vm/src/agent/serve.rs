@@ -74,7 +74,11 @@ pub fn serve(device: &Path) -> Result<()> {
 }
 
 fn kill(groups: &Groups, id: u32) {
-    let pid = groups.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+    let pid = groups
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&id)
+        .copied();
     if let Some(pid) = pid {
         let _ = kill_process_group(pid, Signal::KILL);
     }
@@ -88,9 +92,8 @@ fn reboot() -> Result<()> {
 }
 
 fn request(out: &Out, groups: &Groups, frame: &Frame) -> Result<i32> {
-    let text = || {
-        String::from_utf8(frame.payload.clone()).map_err(|_| Error::new("request is not text"))
-    };
+    let text =
+        || String::from_utf8(frame.payload.clone()).map_err(|_| Error::new("request is not text"));
     match frame.kind {
         Kind::Run => run(out, groups, frame.id, &text()?),
         Kind::Put => put(&frame.payload),
@@ -110,7 +113,9 @@ fn copy(out: &Out, id: u32, kind: Kind, from: &mut impl Read) -> io::Result<()> 
     let mut buffer = vec![0; 256 << 10];
     loop {
         let n = from.read(&mut buffer)?;
-        let Some(part) = buffer.get(..n).filter(|p| !p.is_empty()) else { return Ok(()) };
+        let Some(part) = buffer.get(..n).filter(|p| !p.is_empty()) else {
+            return Ok(());
+        };
         out.send(id, kind, part)?;
     }
 }
@@ -125,25 +130,37 @@ fn run(out: &Out, groups: &Groups, id: u32, command: &str) -> Result<i32> {
         .spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        groups.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pid);
+        groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, pid);
     }
     let mut readers: Vec<JoinHandle<io::Result<()>>> = Vec::new();
     if let Some(mut pipe) = child.stdout.take() {
         let out = out.clone();
-        readers.push(thread::spawn(move || copy(&out, id, Kind::Stdout, &mut pipe)));
+        readers.push(thread::spawn(move || {
+            copy(&out, id, Kind::Stdout, &mut pipe)
+        }));
     }
     if let Some(mut pipe) = child.stderr.take() {
         let out = out.clone();
-        readers.push(thread::spawn(move || copy(&out, id, Kind::Stderr, &mut pipe)));
+        readers.push(thread::spawn(move || {
+            copy(&out, id, Kind::Stderr, &mut pipe)
+        }));
     }
     let status = child.wait()?;
-    groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    groups
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&id);
     // A daemon that the command left behind may hold the pipes open: wait only briefly for more.
     let end = Instant::now() + Duration::from_secs(1);
     while !readers.iter().all(JoinHandle::is_finished) && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));
     }
-    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    Ok(status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
 
 fn put(payload: &[u8]) -> Result<i32> {

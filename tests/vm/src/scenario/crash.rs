@@ -44,12 +44,17 @@ fn let_it_write(node: &Node, rng: &mut Rng) {
 fn collect(ledger: &mut Ledger, mut writer: Request) -> Result<()> {
     if writer.wait(Duration::from_secs(10)) != Progress::Lost {
         let o = writer.output();
-        return Err(Error::new(format!("the writer ended by itself: {}", o.error_text())));
+        return Err(Error::new(format!(
+            "the writer ended by itself: {}",
+            o.error_text()
+        )));
     }
     let before = ledger.last_seq();
     ledger.add_lines(&writer.output().text())?;
     if ledger.last_seq() <= before {
-        return Err(Error::new("nothing was acknowledged: the test proves nothing"));
+        return Err(Error::new(
+            "nothing was acknowledged: the test proves nothing",
+        ));
     }
     Ok(())
 }
@@ -65,14 +70,20 @@ fn write_some(node: &Node, ledger: &mut Ledger, seed: u64, count: u64) -> Result
     let progress = writer.wait(node.patience(LONG));
     let o = writer.output();
     if progress != Progress::Ended || o.code != 0 {
-        return Err(Error::new(format!("{}: writer: {progress:?} {}", node.name(), o.error_text())));
+        return Err(Error::new(format!(
+            "{}: writer: {progress:?} {}",
+            node.name(),
+            o.error_text()
+        )));
     }
     ledger.add_lines(&o.text())
 }
 
 fn check(node: &Node, ledger: &Ledger) -> Result<()> {
     let job = Job::endless(DEVICE, BLOCKS, 0);
-    ledger.check_lines(&node.read_back(&job)?).map_err(|e| e.context(node.name()))
+    ledger
+        .check_lines(&node.read_back(&job)?)
+        .map_err(|e| e.context(node.name()))
 }
 
 /// Boots a node that was lost and brings r0 up there, without a connection if the wire is cut.
@@ -110,7 +121,9 @@ fn at_most(what: &str, kib: u64, bound: u64) -> Result<()> {
     if kib <= bound {
         return Ok(());
     }
-    Err(Error::new(format!("{what}: {kib} KiB, at most {bound} KiB were to be expected")))
+    Err(Error::new(format!(
+        "{what}: {kib} KiB, at most {bound} KiB were to be expected"
+    )))
 }
 
 /// The primary loses power while it writes. The peer takes over and has every acknowledged write;
@@ -140,7 +153,9 @@ pub fn primary_lost(cluster: &Cluster, seed: u64) -> Result<()> {
     come_back(cluster, a, &resource)?;
     let of_a = Status::of(a)?.oos;
     if of_a == 0 {
-        return Err(Error::new("the activity log was not replayed: nothing is out of sync"));
+        return Err(Error::new(
+            "the activity log was not replayed: nothing is out of sync",
+        ));
     }
     at_most("out of sync after the replay", of_a, 2 * EXTENT_KIB)?;
     cluster.wire.heal();
@@ -161,13 +176,19 @@ pub fn secondary_lost(cluster: &Cluster, seed: u64) -> Result<()> {
     primary_a_in_sync(cluster, &resource)?;
     let mut ledger = Ledger::default();
     // Without O_SYNC nobody asks for a flush: most of what b acknowledged is still volatile there.
-    let job = Job { sync: false, count: 400, ..Job::endless(DEVICE, BLOCKS, rng.next_u64()) };
+    let job = Job {
+        sync: false,
+        count: 400,
+        ..Job::endless(DEVICE, BLOCKS, rng.next_u64())
+    };
     let mut writer = a.spawn_writer(&job)?;
     let_it_write(a, &mut rng);
     b.crash(rng.next_u64())?;
     if writer.wait(a.patience(LONG)) != Progress::Ended || writer.output().code != 0 {
         let text = writer.output().error_text();
-        return Err(Error::new(format!("the writer did not survive the loss of b: {text}")));
+        return Err(Error::new(format!(
+            "the writer did not survive the loss of b: {text}"
+        )));
     }
     ledger.add_lines(&writer.output().text())?;
     gone(a)?;
@@ -187,10 +208,16 @@ pub fn wire_cut(cluster: &Cluster, seed: u64) -> Result<()> {
     let mut rng = Rng::new(seed);
     primary_a_in_sync(cluster, &quick())?;
     let mut ledger = Ledger::default();
-    let job = Job { count: 300, ..Job::endless(DEVICE, BLOCKS, rng.next_u64()) };
+    let job = Job {
+        count: 300,
+        ..Job::endless(DEVICE, BLOCKS, rng.next_u64())
+    };
     let mut writer = a.spawn_writer(&job)?;
     let_it_write(a, &mut rng);
-    let cut = Rule { cut: true, ..Rule::default() };
+    let cut = Rule {
+        cut: true,
+        ..Rule::default()
+    };
     match rng.below(3) {
         0 => cluster.wire.set(0, 1, cut),
         1 => cluster.wire.set(1, 0, cut),
@@ -198,7 +225,9 @@ pub fn wire_cut(cluster: &Cluster, seed: u64) -> Result<()> {
     }
     if writer.wait(a.patience(LONG)) != Progress::Ended || writer.output().code != 0 {
         let text = writer.output().error_text();
-        return Err(Error::new(format!("the writer did not survive the cut: {text}")));
+        return Err(Error::new(format!(
+            "the writer did not survive the cut: {text}"
+        )));
     }
     ledger.add_lines(&writer.output().text())?;
     gone(a)?;
@@ -209,7 +238,9 @@ pub fn wire_cut(cluster: &Cluster, seed: u64) -> Result<()> {
     in_sync(cluster)?;
     let of_b = Status::of(b)?;
     if of_b.oos != 0 {
-        return Err(Error::new(format!("b is in sync with something out of sync: {of_b:?}")));
+        return Err(Error::new(format!(
+            "b is in sync with something out of sync: {of_b:?}"
+        )));
     }
     finish(cluster, a, b, &ledger)
 }
@@ -232,7 +263,9 @@ pub fn lost_in_resync(cluster: &Cluster, seed: u64, lose_source: bool) -> Result
     let goal = total / 10 * (3 + rng.below(5));
     let at = drbd::wait_for(b, "part of the resync", LONG, |s| s.oos <= goal)?;
     if at.cs != "SyncTarget" {
-        return Err(Error::new("the resync was over too soon: the test proves nothing"));
+        return Err(Error::new(
+            "the resync was over too soon: the test proves nothing",
+        ));
     }
     let (lost, left) = if lose_source { (a, b) } else { (b, a) };
     lost.crash(rng.next_u64())?;
@@ -242,7 +275,9 @@ pub fn lost_in_resync(cluster: &Cluster, seed: u64, lose_source: bool) -> Result
     }
     let expected = Status::of(left)?.oos;
     if expected == 0 || expected >= total {
-        return Err(Error::new(format!("{expected} of {total} KiB out of sync in the middle")));
+        return Err(Error::new(format!(
+            "{expected} of {total} KiB out of sync in the middle"
+        )));
     }
     come_back(cluster, lost, &resource)?;
     if lose_source {

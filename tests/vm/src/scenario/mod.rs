@@ -5,6 +5,8 @@
 //! true of ours and of every mixture.
 
 pub mod crash;
+pub mod demo;
+pub mod golden;
 pub mod story;
 
 use std::time::Duration;
@@ -17,7 +19,10 @@ use crate::node::{Driver, Kernel, NodeSpec};
 /// Two nodes, `a` and `b`, with one disk of `mib` MiB each.
 pub fn pair(drivers: [Driver; 2], kernel: Kernel, mib: u64) -> [NodeSpec; 2] {
     let [a, b] = drivers;
-    [NodeSpec::new("a", a, kernel, mib), NodeSpec::new("b", b, kernel, mib)]
+    [
+        NodeSpec::new("a", a, kernel, mib),
+        NodeSpec::new("b", b, kernel, mib),
+    ]
 }
 
 /// A pair that is up, synchronised, with `a` primary. A rate high enough is set, the default of
@@ -27,7 +32,9 @@ pub fn pair(drivers: [Driver; 2], kernel: Kernel, mib: u64) -> [NodeSpec; 2] {
 /// When a step fails.
 pub fn primary_a_in_sync(cluster: &Cluster, resource: &Resource) -> Result<()> {
     let mut resource = resource.clone();
-    resource.disk.push_str(" resync-rate 100M; c-max-rate 100M; c-min-rate 0;");
+    resource
+        .disk
+        .push_str(" resync-rate 100M; c-max-rate 100M; c-min-rate 0;");
     resource.configure(cluster)?;
     drbd::create_and_up(cluster)?;
     let [a, _] = two(cluster)?;
@@ -64,7 +71,9 @@ pub fn same_data(cluster: &Cluster) -> Result<()> {
     let bytes = data_bytes(a.disk(0).size().min(b.disk(0).size()));
     match a.disk(0).first_difference(b.disk(0), bytes)? {
         None => Ok(()),
-        Some(block) => Err(Error::new(format!("the disks differ in 4 KiB block {block}"))),
+        Some(block) => Err(Error::new(format!(
+            "the disks differ in 4 KiB block {block}"
+        ))),
     }
 }
 
