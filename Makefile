@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0
+# make           the module, for the running kernel or for KDIR=
+# make demo      two virtual machines, one replicated disk, a file system that moves
+# make check     every check there is; what CI runs
+# make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
+# make golden    captures the reference data of tests/golden from the C driver again
+# make clean     removes what the others built here (the cache folder stays)
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+LAB := tests/lab
+FLAVOURS := release checked-kasan checked-locks
+RUN_LAB = cargo run -q -p drbd-lab --bin drbd-lab --
+
+module:
+	@vars=$$($(LAB)/kdir.sh "$(KDIR)") && \
+	$(MAKE) -C "$(KDIR)" M="$(CURDIR)" $$vars modules
+
+setup:
+	@$(LAB)/setup.sh
+
+# Sources are copied per kernel, see module.sh.
+modules: $(FLAVOURS:%=module-%)
+module-%:
+	@$(LAB)/module.sh $*
+
+# Set-up is short when all is there, and for a demonstration the checked kernels are not needed.
+demo:
+	@$(LAB)/setup.sh release
+	@$(LAB)/module.sh release
+	@cargo build -q -p drbd-lab
+	@$(RUN_LAB) demo
+
+golden:
+	@$(LAB)/setup.sh release
+	@cargo build -q -p drbd-lab
+	@$(RUN_LAB) golden tests/golden
+
+check: setup
+	@$(MAKE) --no-print-directory checks
+
+checks: check-style check-host check-module check-vm
+	@echo "all checks passed"
+
+check-style:
+	cargo fmt --all --check
+	CLIPPY_CONF_DIR=$(CURDIR)/$(LAB) cargo clippy -q --workspace --all-targets -- \
+		-D warnings
+
+check-host:
+	cargo test -q --workspace --exclude drbd-lab
+	cargo test -q -p drbd-lab --lib
+
+# No path of the module may end in a Rust panic: the compiler has to prove it.
+check-module: modules
+	@if nm -u target/module/release/drbd_rs.ko | grep panicking; then \
+		echo "the module can panic (see above)"; exit 1; fi
+	@echo "unsafe blocks in kapi: $$(cat $$(git ls-files 'drbd_rs/kapi/*.rs') | grep -c 'unsafe {')"
+
+check-vm: modules
+	cargo build -q -p drbd-lab
+	cargo test -q -p drbd-lab --test lab --test story --test crash -- --test-threads=2
+
+clean:
+	rm -rf target/module target/vm-failures
+	@find drbd_rs . -maxdepth 4 -path ./target -prune -o -path ./.git -prune -o \
+		\( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' -o -name '*.rmeta' \
+		-o -name '.*.cmd' -o -name '.*.d' -o -name 'Module.symvers' -o -name 'modules.order' \) \
+		-type f -exec rm -f {} +
+	cargo clean -q
+
+.PHONY: module checks setup modules demo golden check check-style check-host check-module check-vm clean

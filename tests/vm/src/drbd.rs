@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+//! DRBD as an administrator handles it: configuration, /proc/drbd, waiting for states.
+//!
+//! Only stock tools and documented files are used, so everything works alike on both drivers.
+
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+use crate::node::Node;
+
+/// The one resource of most tests: `r0`, /dev/drbd0 on /dev/vdc, internal metadata, port 7788.
+#[derive(Debug, Clone, Default)]
+pub struct Resource {
+    /// Lines for `net { }`.
+    pub net: String,
+    /// Lines for `disk { }`.
+    pub disk: String,
+    /// Protocol: A, B or C; empty for C.
+    pub protocol: String,
+}
+
+impl Resource {
+    /// The configuration file for these nodes.
+    pub fn config(&self, nodes: &[Node]) -> String {
+        let protocol = if self.protocol.is_empty() {
+            "C"
+        } else {
+            &self.protocol
+        };
+        // A checked, emulated node answers slowly; a ping must not be lost to that.
+        let slow = nodes.iter().any(|n| n.spec().kernel.patience() > 1);
+        let patience = if slow {
+            "ping-timeout 100; timeout 300; connect-int 31;"
+        } else {
+            ""
+        };
+        let (net, disk) = (&self.net, &self.disk);
+        let mut text = format!(
+            "global {{ usage-count no; }}\nresource r0 {{\n  protocol {protocol};\n  \
+             net {{ {patience} {net} }}\n  disk {{ {disk} }}\n"
+        );
+        for n in nodes {
+            text.push_str(&format!(
+                "  on {} {{ device /dev/drbd0 minor 0; disk /dev/vdc; meta-disk internal; \
+                 address {}:7788; }}\n",
+                n.name(),
+                n.address()
+            ));
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// Puts the configuration on every node of a cluster.
+    ///
+    /// # Errors
+    /// Those of the nodes.
+    pub fn configure(&self, cluster: &Cluster) -> Result<()> {
+        let text = self.config(&cluster.nodes);
+        cluster.each(|n| n.put("/etc/drbd.conf", 0o644, text.as_bytes()))
+    }
+}
+
+/// What /proc/drbd says about a minor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Connection state.
+    pub cs: String,
+    /// Own role and the peer's, as `Primary/Secondary`.
+    pub ro: String,
+    /// Own disk state and the peer's, as `UpToDate/UpToDate`.
+    pub ds: String,
+    /// KiB sent over the network.
+    pub ns: u64,
+    /// KiB received from the network.
+    pub nr: u64,
+    /// KiB written to the disk.
+    pub dw: u64,
+    /// KiB out of sync.
+    pub oos: u64,
+}
+
+impl Status {
+    /// Reads the two lines of `minor` out of the whole text; `None` if it is not there.
+    pub fn parse(text: &str, minor: u32) -> Option<Self> {
+        let start = format!("{minor}: ");
+        let mut lines = text
+            .lines()
+            .skip_while(|l| !l.trim_start().starts_with(&start));
+        let words = [lines.next()?, lines.next().unwrap_or_default()].join(" ");
+        let field = |key: &str| {
+            let (_, v) = words
+                .split_whitespace()
+                .filter_map(|w| w.split_once(':'))
+                .find(|(k, _)| *k == key)?;
+            Some(v.to_owned())
+        };
+        let number = |key: &str| field(key).and_then(|v| v.parse().ok()).unwrap_or(0);
+        Some(Self {
+            cs: field("cs")?,
+            ro: field("ro").unwrap_or_default(),
+            ds: field("ds").unwrap_or_default(),
+            ns: number("ns"),
+            nr: number("nr"),
+            dw: number("dw"),
+            oos: number("oos"),
+        })
+    }
+
+    /// What minor 0 of `node` is in.
+    ///
+    /// # Errors
+    /// When /proc/drbd or the minor is missing.
+    pub fn of(node: &Node) -> Result<Self> {
+        let text = node.must("cat /proc/drbd")?;
+        Self::parse(&text, 0)
+            .ok_or_else(|| Error::new(format!("{}: no minor 0 in:\n{text}", node.name())))
+    }
+}
+
+/// Waits until minor 0 of `node` is in what `wanted` accepts; `what` says it in words.
+///
+/// # Errors
+/// When it is not within `timeout` (more on a checked kernel).
+pub fn wait_for(
+    node: &Node,
+    what: &str,
+    timeout: Duration,
+    wanted: impl Fn(&Status) -> bool,
+) -> Result<Status> {
+    let end = std::time::Instant::now() + node.patience(timeout);
+    loop {
+        let status = Status::of(node)?;
+        if wanted(&status) {
+            return Ok(status);
+        }
+        if std::time::Instant::now() > end {
+            return Err(Error::new(format!(
+                "{}: waited {:?} in vain for {what}: {status:?}",
+                node.name(),
+                node.patience(timeout)
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Waits until a node is connected and both disks are up to date.
+///
+/// # Errors
+/// As [`wait_for`].
+pub fn wait_in_sync(node: &Node, timeout: Duration) -> Result<Status> {
+    wait_for(node, "Connected UpToDate/UpToDate", timeout, |s| {
+        s.cs == "Connected" && s.ds == "UpToDate/UpToDate"
+    })
+}
+
+/// Creates metadata on all nodes, brings r0 up and waits until the nodes are connected.
+///
+/// # Errors
+/// Those of the tools.
+pub fn create_and_up(cluster: &Cluster) -> Result<()> {
+    cluster.each(|n| n.must("drbdadm create-md --force r0").map(|_| ()))?;
+    cluster.each(|n| n.must("drbdadm up r0").map(|_| ()))?;
+    cluster.each(|n| {
+        wait_for(n, "a connection", Duration::from_secs(60), |s| {
+            s.cs == "Connected"
+        })
+        .map(|_| ())
+    })
+}
+
+/// Ends r0 everywhere and unloads the driver: nothing may be left that keeps it.
+///
+/// # Errors
+/// When a step fails.
+pub fn down_and_unload(cluster: &Cluster) -> Result<()> {
+    cluster.each(|n| {
+        n.must("drbdadm down r0")?;
+        n.must("rmmod $(lsmod | grep -o -w -e '^drbd' -e '^drbd_rs')")?;
+        n.must("test ! -e /proc/drbd").map(|_| ())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_drbd_is_read() {
+        let text = "version: 8.4.11 (api:1/proto:86-101)\nsrcversion: X\n\n \
+             1: cs:Unconfigured\n \
+             2: cs:SyncSource ro:Primary/Secondary ds:UpToDate/Inconsistent C r-----\n    \
+             ns:12 nr:1 dw:2 dr:3 al:4 bm:0 lo:0 pe:0 ua:0 ap:0 ep:1 wo:f oos:4096\n";
+        let s = Status::parse(text, 2).unwrap();
+        assert_eq!(
+            (s.cs.as_str(), s.ds.as_str()),
+            ("SyncSource", "UpToDate/Inconsistent")
+        );
+        assert_eq!((s.ns, s.dw, s.oos), (12, 2, 4096));
+        assert_eq!(Status::parse(text, 1).unwrap().cs, "Unconfigured");
+        assert_eq!(Status::parse(text, 0), None);
+    }
+}
