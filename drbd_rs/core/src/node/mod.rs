@@ -1,3 +1,131 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! One resource on one node, as a machine of inputs and effects.
+//!
+//! ```text
+//!   applications ─ Submit ─▶ ┌───────────┐ ─ Local, Meta ─▶ disks
+//!   disks ─ LocalDone ─────▶ │ Resource  │ ─ Send ────────▶ sockets
+//!   sockets ─ Received ────▶ │  volumes  │ ─ Complete ────▶ applications
+//!   netlink ─ command() ───▶ │  peers    │ ─ AdminDone ───▶ netlink
+//!   clock ─ Tick ──────────▶ └───────────┘ ─ Log, Helper…─▶ the rest
+//! ```
+//!
+//! The machine never blocks. What the C driver waits for in a thread is a stored continuation here:
+//! a request in a queue, [`After`] a metadata write, a pending administrator's request, or the
+//! receiver asked to pause ([`ReceiverWish`]). A step does a bounded amount of work; loops over
+//! many objects keep a cursor and report [`Progress::More`].
+//!
+//! Who owns what:
+//! - `control/`: states, packets about states, administrators' requests, sizes, UUIDs, timers.
+//! - `request/`: application I/O, peer's I/O, epochs, activity log gate, metadata I/O.
+//! - `resync/`: bitmap exchange, resync as source and target, marking in and out of sync.
+
+mod control;
+mod io;
+mod note;
+mod request;
+mod resync;
+
+use core::ops::DerefMut;
+
+pub use control::{admin, status};
+pub use io::*;
+pub use note::Note;
+
+use crate::al::ActivityLog;
+use crate::bitmap::Bitmap;
+use crate::resync_extents::ResyncExtents;
+use crate::state::State;
+use crate::units::{Minor, Sectors, Vnr};
+
+/// Peers of a resource. The 8.4 protocol knows exactly one; whatever belongs to a peer lives in
+/// arrays of this length, so that more of them is a matter of this number and the protocol.
+pub const PEERS: usize = 1;
+
+/// The one peer of the 8.4 protocol.
+pub const PEER: PeerIx = PeerIx(0);
+
+/// Where the machine's storage comes from: `Vec` on the host, `KVVec` in the kernel.
+///
+/// The machine never allocates: each vector is made by the owner, in full length, and handed in.
+pub trait Store: Sized + 'static {
+    /// A vector of fixed length.
+    type Vec<T>: DerefMut<Target = [T]>;
+}
+
+/// What is done once something is durable or an activity has ended. Stored, compared, copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing.
+    Nothing,
+    /// A step of the control part goes on.
+    Control(control::Next),
+    /// A step of the resync part goes on.
+    Resync(resync::Next),
+    /// A step of the I/O part goes on.
+    Request(request::Next),
+}
+
+/// A local disk with its metadata, from attach to the end of detach.
+pub struct Backing<S: Store> {
+    /// What does not change often: configuration, placement, superblock. Owned by `control/`.
+    pub(crate) disk: control::Disk,
+    /// The activity log.
+    pub(crate) al: ActivityLog<S>,
+    /// The bitmap.
+    pub(crate) bitmap: Bitmap<S>,
+    /// Resync extents.
+    pub(crate) extents: ResyncExtents<S>,
+    /// Metadata I/O in flight and what waits for it. Owned by `request/meta_io.rs`.
+    pub(crate) meta_io: request::MetaIo,
+}
+
+/// What this node knows about one volume at one peer.
+pub(crate) struct PeerDevice {
+    /// The peer's view: UUIDs, sizes. Owned by `control/`.
+    pub(crate) ctl: control::PeerDeviceControl,
+    /// Sequence numbers, counters, pending I/O. Owned by `request/`.
+    pub(crate) io: request::PeerDeviceIo,
+    /// Resync with this peer. Owned by `resync/`.
+    pub(crate) resync: resync::PeerDeviceResync,
+}
+
+/// One volume.
+pub struct Volume<S: Store> {
+    /// Minor number of `/dev/drbd<minor>`.
+    pub minor: Minor,
+    /// Number in the resource.
+    pub vnr: Vnr,
+    /// The state (susp flags of the resource merged in). Changed only by `control/change.rs`.
+    pub(crate) state: State,
+    /// Size of the block device.
+    pub(crate) size: Sectors,
+    /// Owned by `control/`.
+    pub(crate) ctl: control::VolumeControl,
+    /// Owned by `request/`.
+    pub(crate) io: request::VolumeIo<S>,
+    /// The local disk. `Some` from the moment of attaching until `DropBacking`.
+    pub(crate) backing: Option<Backing<S>>,
+    /// Per peer.
+    pub(crate) peers: [PeerDevice; PEERS],
+}
+
+/// The connection to one peer.
+pub(crate) struct Connection {
+    /// Owned by `control/`.
+    pub(crate) ctl: control::ConnectionControl,
+    /// Transfer log position, epochs in both directions. Owned by `request/`.
+    pub(crate) epochs: request::Epochs,
+}
+
+/// One resource on one node.
+pub struct Resource<S: Store> {
+    /// The volumes; a slot may be empty. The owner lengthens it by `swap_volumes`.
+    pub(crate) volumes: S::Vec<Option<Volume<S>>>,
+    /// The peers.
+    pub(crate) conns: [Connection; PEERS],
+    /// Owned by `control/`: options, suspend flags, administrators' requests, helpers.
+    pub(crate) ctl: control::ResourceControl,
+    /// Owned by `request/`: requests of applications and of the peer, the transfer log.
+    pub(crate) io: request::ResourceIo<S>,
+}
