@@ -129,3 +129,38 @@ pub struct Resource<S: Store> {
     /// Owned by `request/`: requests of applications and of the peer, the transfer log.
     pub(crate) io: request::ResourceIo<S>,
 }
+
+/// How the peer broke the protocol. The connection ends by `control::protocol_error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A range that is empty, unaligned, too long or outside the device.
+    Range,
+    /// A packet that makes no sense in this state.
+    Unexpected,
+    /// A packet for a volume that does not exist.
+    Volume,
+    /// A bitmap chunk of wrong length or with a bad code.
+    Bitmap,
+    /// An acknowledgement of something never sent, or of another size.
+    Ack,
+    /// A barrier acknowledgement that names the wrong epoch or number of writes.
+    BarrierAck,
+    /// The payload did not match its digest.
+    Digest,
+    /// A packet that could not be decoded.
+    Malformed,
+    /// More than the peer may have outstanding.
+    Flood,
+}
+
+impl<S: Store> Resource<S> {
+    /// Runs what was stored to be done later. `ok`: what was waited for went well.
+    pub(crate) fn run_after(&mut self, after: After, ok: bool, h: &mut impl Host) {
+        match after {
+            After::Nothing => {}
+            After::Control(next) => self.control_next(next, ok, h),
+            After::Resync(next) => self.resync_next(next, ok, h),
+            After::Request(next) => self.request_next(next, ok, h),
+        }
+    }
+}
