@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0
+//! x
+/// x
+pub struct Layout;
+/// x
+pub struct Invalid;
