@@ -27,6 +27,7 @@
 
 pub mod al;
 pub mod bitmap;
+pub mod connect;
 pub mod handshake;
 pub mod limits;
 pub mod meta;

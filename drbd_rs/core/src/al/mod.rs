@@ -2,9 +2,9 @@
 
 //! The activity log: which 4 MiB extents may differ between the nodes after a crash.
 //!
-//! A write may go to a disk, here or there, only while its extents are in the log on stable storage.
-//! The log is a set of slots; a write whose extent is missing exchanges a slot's extent, up to 64 of
-//! these exchanges form one transaction, and the write waits for it.
+//! A write may go to a disk, here or there, only while its extents are in the log on stable
+//! storage. The log is a set of slots; a write whose extent is missing exchanges a slot's extent,
+//! up to 64 of these exchanges form one transaction, and the write waits for it.
 //!
 //! ```text
 //!  Claim::new ──begin──► Ready            submit now
@@ -69,8 +69,8 @@ impl Claim {
 pub enum Interlock {
     /// It does not mind.
     Free,
-    /// It is working there. It was asked to make room, and `first` says that nobody had asked before:
-    /// wake whoever waits for that.
+    /// It is working there. It was asked to make room, and `first` says that nobody had asked
+    /// before: wake whoever waits for that.
     Busy {
         /// Whether this was the first one to ask.
         first: bool,
@@ -133,7 +133,8 @@ impl Tx {
         self.number
     }
 
-    /// Whether bitmap pages and block are to be written. False with `al-updates no`: commit at once.
+    /// Whether bitmap pages and block are to be written. False with `al-updates no`: commit at
+    /// once.
     pub const fn is_durable(&self) -> bool {
         self.durable
     }
@@ -143,8 +144,8 @@ impl Tx {
         self.updates.iter().take(self.len)
     }
 
-    /// The extents that leave the log. Their changed bitmap pages must be stable before the block is
-    /// written; nothing to do if the transaction is not durable.
+    /// The extents that leave the log. Their changed bitmap pages must be stable before the block
+    /// is written; nothing to do if the transaction is not durable.
     pub fn evicted(&self) -> impl Iterator<Item = AlExtent> + '_ {
         self.updates()
             .filter(|_| self.durable)
@@ -198,7 +199,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     }
 
     /// Takes all extents of the claim that it does not hold yet. `interlock` is asked for each of
-    /// these before the first one is taken.
+    /// these before the first one is taken, save those whose resync extent it is in already.
     pub fn begin(
         &mut self,
         claim: &mut Claim,
@@ -207,7 +208,17 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         if self.suspended && !claim.is_holding() {
             return Begin::NotNeeded;
         }
+        // Where the claim holds an extent the resync cannot get hold of the 16 MiB around: it waits
+        // for this claim, so this claim must not wait for it.
+        let held = claim
+            .next
+            .checked_sub(1)
+            .filter(|_| claim.is_holding())
+            .map(|extent| AlExtent(extent).rs_extent());
         for extent in claim.next..=claim.last {
+            if held == Some(AlExtent(extent).rs_extent()) {
+                continue;
+            }
             if let Interlock::Busy { first } = interlock(AlExtent(extent)) {
                 return Begin::Wait(Wait::Resync { first });
             }
@@ -256,8 +267,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             .map(|(ix, _)| ix)
     }
 
-    /// Fixes the exchanges that wait, so that they can be written. `None` if there are none, or if a
-    /// transaction is in flight or the log is frozen. End it with [`ActivityLog::commit`].
+    /// Fixes the exchanges that wait, so that they can be written. `None` if there are none, or if
+    /// a transaction is in flight or the log is frozen. End it with [`ActivityLog::commit`].
     pub fn transaction(&mut self) -> Option<Tx> {
         if self.lru.pending() == 0 {
             return None;
@@ -315,8 +326,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     }
 
     /// The transaction has ended; its exchanges are valid and new ones are accepted. `written`: its
-    /// block is stable. If that failed, the disk has to be given up, yet the requests must be able to
-    /// go on (to the peer), so that the exchanges become valid in memory all the same.
+    /// block is stable. If that failed, the disk has to be given up, yet the requests must be able
+    /// to go on (to the peer), so that the exchanges become valid in memory all the same.
     pub fn commit(&mut self, tx: &Tx, written: bool) {
         debug_assert!(self.in_flight && tx.number == self.number);
         if written && tx.durable {
@@ -335,8 +346,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         self.lru.try_lock()
     }
 
-    /// Forgets all extents that nobody uses. True once the log is empty; else repeat after a put. The
-    /// log must be frozen.
+    /// Forgets all extents that nobody uses. True once the log is empty; else repeat after a put.
+    /// The log must be frozen.
     pub fn shrink(&mut self) -> bool {
         debug_assert!(self.lru.is_locked());
         for ix in 0..self.lru.capacity() {

@@ -99,8 +99,37 @@ fn the_resync_is_asked_before_anything_is_taken() {
         4 => Interlock::Busy { first: true },
         _ => Interlock::Free,
     };
-    assert_eq!(log.begin(&mut claim, busy), Begin::Wait(Wait::Resync { first: true }));
+    assert_eq!(
+        log.begin(&mut claim, busy),
+        Begin::Wait(Wait::Resync { first: true })
+    );
     assert!(!claim.is_holding() && log.pending() == 0);
+}
+
+/// A write half in the log and a resync that half locks the same 16 MiB must not wait for each other.
+#[test]
+fn a_claim_that_holds_keeps_the_resync_waiting() {
+    let mut log = log(200);
+    let (mut a, mut b) = (many(0, 33), many(101, 32));
+    assert_eq!(log.begin(&mut a, free), Begin::NeedTransaction);
+    assert_eq!(log.begin(&mut b, free), Begin::Wait(Wait::Full));
+    run(&mut log);
+    // Extents 101 to 131 are held, 132 begins another resync extent.
+    let asked = |e: AlExtent| match e.0 {
+        132 => Interlock::Busy { first: false },
+        _ => unreachable!(),
+    };
+    let busy = Begin::Wait(Wait::Resync { first: false });
+    assert_eq!(log.begin(&mut b, asked), busy);
+    let (mut c, mut d) = (many(200, 63), many(300, 2));
+    let mut other = self::log(200);
+    other.begin(&mut c, free);
+    assert_eq!(other.begin(&mut d, free), Begin::Wait(Wait::Full));
+    run(&mut other);
+    let asked = |_| Interlock::Busy { first: true };
+    assert_eq!(other.begin(&mut d, asked), Begin::NeedTransaction);
+    run(&mut other);
+    assert!(other.is_stable(&d) && other.put(&mut d) && other.put(&mut c));
 }
 
 #[test]
@@ -145,7 +174,7 @@ fn suspending_empties_the_log_first() {
     let mut other = one(7);
     assert_eq!(log.begin(&mut other, free), Begin::NotNeeded);
     assert!(log.put(&mut other) && log.is_suspended());
-    assert_eq!(log.replace(vec![Slot::EMPTY; 5]).map(|old| old.len()), Ok(3));
+    assert_eq!(log.replace(vec![Slot::EMPTY; 5]).unwrap().len(), 3);
     assert_eq!(log.capacity(), 5);
 }
 

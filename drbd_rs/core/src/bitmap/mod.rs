@@ -3,14 +3,14 @@
 //! The quick-sync bitmap: which blocks of 4 KiB differ, or may differ, from the peer's.
 //!
 //! One bit per 4 KiB, kept in words and pages of storage that the caller supplies; a page of 4 KiB
-//! is what is read from and written to the disk at once, in little-endian words. Each page has flags
-//! that say what the disk does not know yet.
+//! is what is read from and written to the disk at once, in little-endian words. Each page has
+//! flags that say what the disk does not know yet.
 //!
 //! Invariants: `weight` is the number of set bits; bits behind the end of the device are clear.
 //!
-//! It differs from `drbd_bitmap.c` in one respect: when the number of bits is a multiple of 64, that
-//! driver's recount wipes the last word and forgets up to 256 KiB that are out of sync. Here all bits
-//! of the device are kept.
+//! It differs from `drbd_bitmap.c` in one respect: when the number of bits is a multiple of 64,
+//! that driver's recount wipes the last word and forgets up to 256 KiB that are out of sync. Here
+//! all bits of the device are kept.
 
 mod scan;
 
@@ -309,9 +309,13 @@ where
         self.words.get(index(n)).copied()
     }
 
-    /// Merges received words, the first of which is word `offset`. Returns how many bits became set;
-    /// `None`, with nothing changed, if the words reach behind the last one.
-    pub fn or_words(&mut self, offset: u64, words: impl ExactSizeIterator<Item = u64>) -> Option<u64> {
+    /// Merges received words, the first of which is word `offset`. Returns how many bits became
+    /// set; `None`, with nothing changed, if the words reach behind the last one.
+    pub fn or_words(
+        &mut self,
+        offset: u64,
+        words: impl ExactSizeIterator<Item = u64>,
+    ) -> Option<u64> {
         let end = offset.checked_add(crate::units::widen(words.len()))?;
         if end > self.word_count() {
             return None;
@@ -382,8 +386,8 @@ where
         }
     }
 
-    /// Takes the marks of change off a page, right before its write is submitted, and says what they
-    /// were. Changes from then on mark it again.
+    /// Takes the marks of change off a page, right before its write is submitted, and says what
+    /// they were. Changes from then on mark it again.
     pub fn take_changed(&mut self, page: u64) -> PageFlags {
         let Some(flags) = self.flags.get_mut(index(page)) else {
             return PageFlags::EMPTY;

@@ -52,9 +52,11 @@ proptest! {
             match op {
                 0 | 1 => {
                     let value = op == 0;
-                    let n = if value { b.set(span(first, last)) } else { b.clear(span(first, last)) };
+                    let run = span(first, last);
+                    let n = if value { b.set(run) } else { b.clear(run) };
                     prop_assert_eq!(n, if value { zeros } else { ones });
-                    model.iter_mut().skip(first as usize).take(len as usize + 1).for_each(|s| *s = value);
+                    let run = model.iter_mut().skip(first as usize).take(len as usize + 1);
+                    run.for_each(|s| *s = value);
                 }
                 2 => {
                     let offset = first / 64;
@@ -62,7 +64,8 @@ proptest! {
                     let fits = offset + 2 <= b.word_count();
                     prop_assert_eq!(n.is_some(), fits);
                     for at in (0..128).filter(|_| fits) {
-                        let on = if at < 64 { bits >> at & 1 == 1 } else { !bits >> (at - 64) & 1 == 1 };
+                        let word = if at < 64 { bits } else { !bits };
+                        let on = word >> (at % 64) & 1 == 1;
                         if let (true, Some(s)) = (on, model.get_mut((offset * 64 + at) as usize)) {
                             *s = true;
                         }
@@ -81,7 +84,8 @@ proptest! {
                     let need = Need::of(Sectors(size));
                     if b.resize(Sectors(size), len % 2 == 0) == Err(need) {
                         let words = vec![7; need.words as usize];
-                        prop_assert!(b.swap_storage(words, vec![PageFlags::HINT; need.pages as usize]).is_ok());
+                        let flags = vec![PageFlags::HINT; need.pages as usize];
+                        prop_assert!(b.swap_storage(words, flags).is_ok());
                         prop_assert_eq!(b.resize(Sectors(size), len % 2 == 0), Ok(()));
                     }
                     model.resize(Sectors(size).bits() as usize, len % 2 == 0);
@@ -97,7 +101,8 @@ proptest! {
                 _ => (),
             }
             agrees(&b, &model);
-            for (value, found) in [(true, b.next_set(BmBit(first))), (false, b.next_clear(BmBit(first)))] {
+            let from = BmBit(first);
+            for (value, found) in [(true, b.next_set(from)), (false, b.next_clear(from))] {
                 let wanted = model.iter().skip(first as usize).position(|s| *s == value);
                 prop_assert_eq!(found.map(|b| b.0), wanted.map(|n| n as u64 + first));
             }
@@ -108,7 +113,7 @@ proptest! {
     fn rounding(capacity in 1u64..80, start in 0u64..90, len in 0u64..40) {
         let range = SectorRange { start: Sector(start), len: Sectors(len) };
         let cap = Sectors(capacity);
-        let sectors_of = |bit: u64| (bit * 8..((bit + 1) * 8).min(capacity));
+        let sectors_of = |bit: u64| bit * 8..((bit + 1) * 8).min(capacity);
         let inside = |s: u64| s >= start && s < start + len;
         let bits = 0..cap.bits();
         let touched: Vec<u64> = bits.clone().filter(|b| sectors_of(*b).any(inside)).collect();
@@ -125,7 +130,10 @@ fn a_full_last_word_survives_loading() {
     let mut b = bitmap(512);
     assert_eq!(b.bits(), 64);
     assert!(b.load_page(0, &[0xff; PAGE_BYTES]));
-    assert_eq!((b.weight(), b.recount(), b.word(0)), (64, 64, Some(u64::MAX)));
+    assert_eq!(
+        (b.weight(), b.recount(), b.word(0)),
+        (64, 64, Some(u64::MAX))
+    );
     assert_eq!(b.word(1), None);
 }
 
@@ -151,7 +159,12 @@ fn flags_follow_the_pages() {
 #[test]
 fn spans_are_cut_at_resync_extents() {
     let parts: Vec<_> = span(4095, 12288).per_rs_extent().collect();
-    let wanted = [(0, 4095, 4095), (1, 4096, 8191), (2, 8192, 12287), (3, 12288, 12288)];
+    let wanted = [
+        (0, 4095, 4095),
+        (1, 4096, 8191),
+        (2, 8192, 12287),
+        (3, 12288, 12288),
+    ];
     assert_eq!(parts, wanted.map(|(e, f, l)| (RsExtent(e), span(f, l))));
     let mut b = bitmap(3 * 32768);
     b.set(span(4000, 4100));

@@ -2,9 +2,9 @@
 
 //! One block of the activity log's ring on disk (format of 8.4), and what a ring says.
 //!
-//! A block is 4096 bytes, big endian: the exchanges of one transaction and a window of the extents of
-//! all slots as they were before it. Decoding is total: whatever the bytes, the answer is a block or
-//! `None`.
+//! A block is 4096 bytes, big endian: the exchanges of one transaction and a window of the extents
+//! of all slots as they were before it. Decoding is total: whatever the bytes, the answer is a
+//! block or `None`.
 //!
 //! Not here: the 512-byte sectors of 8.3, which only drbdmeta reads.
 
@@ -48,8 +48,8 @@ pub struct Header {
     pub context_start: u16,
 }
 
-/// Writes a block: up to [`UPDATES`] exchanges as (slot, new extent) and the extents of the slots from
-/// `context_start` on, [`FREE`] for none. Further exchanges are ignored.
+/// Writes a block: up to [`UPDATES`] exchanges as (slot, new extent) and the extents of the slots
+/// from `context_start` on, [`FREE`] for none. Further exchanges are ignored.
 pub fn encode(
     header: &Header,
     updates: impl Iterator<Item = (u16, u32)>,
@@ -57,7 +57,11 @@ pub fn encode(
     block: &mut [u8; BLOCK],
 ) {
     block.iter_mut().for_each(|b| *b = 0);
-    put(block, UPDATE_SLOTS_AT, &[0xff; CONTEXT_AT - UPDATE_SLOTS_AT]);
+    put(
+        block,
+        UPDATE_SLOTS_AT,
+        &[0xff; CONTEXT_AT - UPDATE_SLOTS_AT],
+    );
     let mut count = 0_u16;
     let (mut slot_at, mut extent_at) = (UPDATE_SLOTS_AT, UPDATE_EXTENTS_AT);
     for (slot, extent) in updates.take(UPDATES) {
@@ -94,13 +98,17 @@ fn put(block: &mut [u8; BLOCK], at: usize, bytes: &[u8]) {
 
 fn u16_at(block: &[u8; BLOCK], at: usize) -> u16 {
     let mut be = [0_u8; 2];
-    be.iter_mut().zip(block.iter().skip(at)).for_each(|(to, b)| *to = *b);
+    be.iter_mut()
+        .zip(block.iter().skip(at))
+        .for_each(|(to, b)| *to = *b);
     u16::from_be_bytes(be)
 }
 
 fn u32_at(block: &[u8; BLOCK], at: usize) -> u32 {
     let mut be = [0_u8; 4];
-    be.iter_mut().zip(block.iter().skip(at)).for_each(|(to, b)| *to = *b);
+    be.iter_mut()
+        .zip(block.iter().skip(at))
+        .for_each(|(to, b)| *to = *b);
     u32::from_be_bytes(be)
 }
 
@@ -117,11 +125,18 @@ impl<'a> Block<'a> {
     pub fn decode(bytes: &'a [u8; BLOCK]) -> Option<Block<'a>> {
         let mut crc = 0;
         for (at, byte) in bytes.iter().enumerate() {
-            let byte = if (CRC_AT..CRC_AT + 4).contains(&at) { 0 } else { *byte };
+            let byte = if (CRC_AT..CRC_AT + 4).contains(&at) {
+                0
+            } else {
+                *byte
+            };
             crc = crc32c::update(crc, &[byte]);
         }
         let updates = u16_at(bytes, 14);
-        if u32_at(bytes, 0) != MAGIC || u32_at(bytes, CRC_AT) != crc || usize::from(updates) > UPDATES {
+        if u32_at(bytes, 0) != MAGIC
+            || u32_at(bytes, CRC_AT) != crc
+            || usize::from(updates) > UPDATES
+        {
             return None;
         }
         let kind = match u16_at(bytes, 12) {
@@ -210,12 +225,13 @@ pub struct Replayed {
     pub corrupt: u32,
     /// Number of the newest transaction.
     pub newest: Option<u32>,
-    /// Mentions of slots that the storage does not have; must be zero for the result to be complete.
+    /// Mentions of slots that the storage does not have; must be zero for the result to be
+    /// complete.
     pub lost: u32,
 }
 
-/// Works out which extents are hot from the blocks of a ring, in whatever order. `slots` should have
-/// 65535 entries or as many as the log has slots.
+/// Works out which extents are hot from the blocks of a ring, in whatever order. `slots` should
+/// have 65535 entries or as many as the log has slots.
 ///
 /// The newest mention of a slot counts, and within one block the exchange rather than the context,
 /// which is from before it. That is what applying the blocks from the oldest to the newest gives.
@@ -271,10 +287,22 @@ mod tests {
         let mut b = [0xee; BLOCK];
         let mut context = [FREE; CONTEXT];
         context[0] = 0x0a0b_0c0d;
-        encode(&header(0x0102_0304), [(7, 0x0506_0708)].into_iter(), &context, &mut b);
+        encode(
+            &header(0x0102_0304),
+            [(7, 0x0506_0708)].into_iter(),
+            &context,
+            &mut b,
+        );
         assert_eq!(b[..8], [0x69, 0xcb, 0x65, 0xa2, 1, 2, 3, 4]);
         assert_eq!(b[12..20], [0, 0, 0, 1, 0x04, 0xd5, 0x03, 0x97]);
-        assert_eq!(b[20..40], [0; 16].iter().chain(&[0, 7, 0xff, 0xff]).copied().collect::<Vec<_>>());
+        assert_eq!(
+            b[20..40],
+            [0; 16]
+                .iter()
+                .chain(&[0, 7, 0xff, 0xff])
+                .copied()
+                .collect::<Vec<_>>()
+        );
         assert_eq!(b[162..170], [0xff, 0xff, 5, 6, 7, 8, 0xff, 0xff]);
         assert_eq!(b[418..426], [0xff, 0xff, 10, 11, 12, 13, 0xff, 0xff]);
         let crc = u32_at(&b, 8);
@@ -285,7 +313,10 @@ mod tests {
     #[test]
     fn a_fresh_ring_says_nothing() {
         let mut b = [0; BLOCK];
-        let fresh = Header { kind: Kind::Initialized, ..header(0) };
+        let fresh = Header {
+            kind: Kind::Initialized,
+            ..header(0)
+        };
         encode(&fresh, [(1, 1)].into_iter(), &[5; CONTEXT], &mut b);
         let mut slots = [ReplaySlot::EMPTY; 1237];
         let seen = replay([&b, &[0; BLOCK]].into_iter(), &mut slots);
@@ -298,7 +329,12 @@ mod tests {
         let mut blocks = [[0; BLOCK]; 2];
         let context = [FREE; CONTEXT];
         encode(&header(0), [(3, 30)].into_iter(), &context, &mut blocks[0]);
-        encode(&header(u32::MAX), [(3, 20), (4, 40)].into_iter(), &context, &mut blocks[1]);
+        encode(
+            &header(u32::MAX),
+            [(3, 20), (4, 40)].into_iter(),
+            &context,
+            &mut blocks[1],
+        );
         let mut slots = [ReplaySlot::EMPTY; 1237];
         let seen = replay(blocks.iter(), &mut slots);
         assert_eq!((seen.newest, seen.transactions, seen.lost), (Some(0), 2, 0));

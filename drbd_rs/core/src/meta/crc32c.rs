@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! CRC-32C (Castagnoli), reflected, the way activity log blocks use it: start value 0, no inversions.
+//! CRC-32C (Castagnoli), reflected, the way activity log blocks use it: start value 0, no
+//! inversions.
 
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 

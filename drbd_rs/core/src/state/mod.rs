@@ -14,9 +14,14 @@
 //! Whoever holds the lock of the state reads the [`Context`], asks, stores the new state and
 //! carries the effects out. This module stores nothing and waits for nobody.
 
+pub mod aggregate;
 pub mod code;
 pub mod conn;
 pub mod disk;
+pub mod effects;
+pub mod log;
+pub mod meta_flags;
+pub mod request;
 pub mod role;
 
 mod numbered;
@@ -25,10 +30,9 @@ mod transition;
 mod types;
 mod word;
 
-pub mod request;
-
 pub use code::Ss;
 pub use conn::Cstate;
+pub use effects::{effects, ChangeEffects};
 pub use role::Role;
 pub use sanitize::{sanitize, Warning};
 pub use transition::{
@@ -38,3 +42,5 @@ pub use transition::{
 pub use types::{AttachDecision, Context, Fencing, State, StateChange};
 pub use word::Malformed;
 
+#[cfg(test)]
+mod tests;

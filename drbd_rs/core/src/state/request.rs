@@ -12,8 +12,8 @@
 use super::code::Ss;
 use super::sanitize::sanitize;
 use super::transition::{
-    check, evaluate, is_cluster_wide, is_valid_conn_transition, is_valid_soft_transition, is_valid_state,
-    is_valid_transition, Flags, New, Refusal,
+    check, evaluate, is_cluster_wide, is_valid_conn_transition, is_valid_soft_transition,
+    is_valid_state, is_valid_transition, Flags, New, Refusal,
 };
 use super::types::{Context, State, StateChange};
 use super::{conn::State as Conn, disk::State as Disk};

@@ -2,9 +2,9 @@
 
 //! A set of sector ranges that answers "which is the lowest one that overlaps this".
 //!
-//! An AVL tree ordered by (first sector, key), each node knowing the greatest end below it. Links are
-//! indices into the caller's storage; nothing recurses. Empty ranges are refused: they overlap nothing
-//! and would hide others.
+//! An AVL tree ordered by (first sector, key), each node knowing the greatest end below it. Links
+//! are indices into the caller's storage; nothing recurses. Empty ranges are refused: they overlap
+//! nothing and would hide others.
 //!
 //! Invariants: heights of siblings differ by at most one; `max_end` is the greatest end in the
 //! subtree; every slot is in the tree or on the free list.
@@ -202,8 +202,8 @@ impl<S: DerefMut<Target = [Slot]>> IntervalSet<S> {
         self.entry(self.lowest_below(self.root, range)?)
     }
 
-    /// The next entry behind `after`, in order, that shares a sector with `range`. `after` need not be
-    /// in the set any more.
+    /// The next entry behind `after`, in order, that shares a sector with `range`. `after` need not
+    /// be in the set any more.
     pub fn next_overlap(
         &self,
         range: SectorRange,
@@ -288,8 +288,10 @@ impl<S: DerefMut<Target = [Slot]>> IntervalSet<S> {
     }
 
     fn locate(&self, start: Sector, key: u32) -> Option<u32> {
-        self.last_up_to((start, key))
-            .filter(|ix| self.entry(*ix).is_some_and(|(r, k)| (r.start, k) == (start, key)))
+        self.last_up_to((start, key)).filter(|ix| {
+            self.entry(*ix)
+                .is_some_and(|(r, k)| (r.start, k) == (start, key))
+        })
     }
 
     /// The last entry that does not lie behind `order`.

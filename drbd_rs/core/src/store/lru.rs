@@ -6,9 +6,9 @@
 //! new one. Getting a label that is not in the set re-labels a free or the least recently used slot
 //! and the change waits for [`Lru::committed`]. The set itself knows nothing of disks.
 //!
-//! Invariants: every slot is on exactly one of the four lists. `Free`: both labels are [`FREE`], not
-//! hashed. `Unused`: committed, no reference. `InUse`: committed, referenced. `Changing`: a change is
-//! pending. `used` counts the slots with references, `pending` the slots in `Changing`.
+//! Invariants: every slot is on exactly one of the four lists. `Free`: both labels are [`FREE`],
+//! not hashed. `Unused`: committed, no reference. `InUse`: committed, referenced. `Changing`: a
+//! change is pending. `used` counts the slots with references, `pending` the slots in `Changing`.
 //!
 //! It differs from `lru_cache.c` in one respect: a reference to an uncommitted slot may be dropped
 //! again (a cancelled request); such a slot becomes `Unused` with the commit.
@@ -245,7 +245,8 @@ impl<P: Copy + Default, S: DerefMut<Target = [Slot<P>]>> Lru<P, S> {
             return self.hit(ix, cumulative);
         }
         self.counters.misses = self.counters.misses.saturating_add(1);
-        // The free label can be in no set; a slot that carried it could not be told from a free one.
+        // The free label can be in no set; a slot that carried it could not be told from a free
+        // one.
         if !may_change || label == FREE {
             return Err(Refused::Miss);
         }

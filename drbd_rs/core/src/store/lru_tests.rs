@@ -79,7 +79,11 @@ impl Model {
     }
 
     fn put(&mut self, label: u32) {
-        let e = self.elems.iter_mut().find(|e| e.new == Some(label)).unwrap();
+        let e = self
+            .elems
+            .iter_mut()
+            .find(|e| e.new == Some(label))
+            .unwrap();
         e.refs -= 1;
         if e.refs == 0 {
             self.recent.insert(0, label);
@@ -102,7 +106,8 @@ proptest! {
     fn follows_the_rules(ops in proptest::collection::vec((0u8..10, 0u32..9), 0..200)) {
         let n = 5;
         let mut lru = Lru::new(vec![Slot::EMPTY; n], 3);
-        let mut model = Model { elems: vec![Elem::default(); n], max_pending: 3, ..Model::default() };
+        let elems = vec![Elem::default(); n];
+        let mut model = Model { elems, max_pending: 3, ..Model::default() };
         for (op, label) in ops {
             match op {
                 0..=2 => {
@@ -181,7 +186,10 @@ fn freezing_needs_quiet() {
     assert!(lru.try_lock() && !lru.try_lock_for_transaction());
     assert_eq!(lru.get(2), Err(Refused::Locked));
     assert!(lru.try_get(1).is_ok());
-    assert_eq!(Lru::<(), Vec<Slot<()>>>::new(Vec::new(), 1).get(3), Err(Refused::Starving));
+    assert_eq!(
+        Lru::<(), Vec<Slot<()>>>::new(Vec::new(), 1).get(3),
+        Err(Refused::Starving)
+    );
 }
 
 #[test]

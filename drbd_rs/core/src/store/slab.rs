@@ -251,7 +251,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_map(ops in proptest::collection::vec((any::<bool>(), 0usize..12), 0..200)) {
+        fn behaves_like_a_map(
+            ops in proptest::collection::vec((any::<bool>(), 0usize..12), 0..200),
+        ) {
             let mut slab = Slab::new(vec![Slot::EMPTY; 7]);
             let mut model: Vec<(Id, usize)> = Vec::new();
             let mut gone: Vec<Id> = Vec::new();

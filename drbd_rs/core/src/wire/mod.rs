@@ -76,3 +76,6 @@ pub enum Malformed {
     /// A run of the compressed bitmap is cut off.
     BitmapCode,
 }
+
+#[cfg(test)]
+mod tests;
