@@ -148,8 +148,8 @@ pub fn connection_scope(old: Conn, change: StateChange, flags: Flags, local_only
 /// As [`wait`], for a connection-wide request.
 ///
 /// `volumes` is the first refusal of [`check_volume`] with soft flags over all volumes, or
-/// `Success` if all of them allow the change or need none. The peer's answer counts while the connection stays `WFReportParams` and the
-/// volumes allow the change.
+/// `Success` if all of them allow the change or need none. The peer's answer counts while the
+/// connection stays `WFReportParams` and the volumes allow the change.
 pub fn wait_connection(current: Conn, volumes: Ss, reply: Reply) -> Option<Ss> {
     if volumes == Ss::Success && current == Conn::WFReportParams {
         return match reply {

@@ -4,8 +4,8 @@
 //!
 //! Each operation changes the set in memory. The meta data have to be written: for
 //! [`new_current`](UuidSet::new_current) and [`begin_sync_source`](UuidSet::begin_sync_source)
-//! before anything is told to the peer, for the others soon. Whenever `current` changes, the UUID of the data in use
-//! (`ed_uuid`) becomes the same value.
+//! before anything is told to the peer, for the others soon. Whenever `current` changes, the UUID
+//! of the data in use (`ed_uuid`) becomes the same value.
 
 use super::{flags, UuidSet, JUST_CREATED, NEW_BITMAP_OFFSET};
 

@@ -5,8 +5,8 @@
 //! A transfer is a row of packets without numbers: both sides keep a cursor, and must agree on it.
 //! A plain packet holds words of 64 bits, as many as fit or as are left. A compressed one holds
 //! runs from the bit that the last packet ended with. A plain packet after a compressed one starts
-//! at the 64-bit word with that bit in it. The transfer ends with the compressed packet that reaches
-//! the last bit, or with an empty plain packet.
+//! at the 64-bit word with that bit in it. The transfer ends with the compressed packet that
+//! reaches the last bit, or with an empty plain packet.
 //!
 //! The receiver merges: bits are only ever set. Nothing here locks a bitmap or knows who sends
 //! first.

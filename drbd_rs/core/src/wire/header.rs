@@ -148,7 +148,8 @@ impl Header {
     /// Reads the header at the start of `bytes`, which hold at least [`size`]`(apv)` bytes.
     ///
     /// # Errors
-    /// [`Malformed::Length`] with too few bytes, [`Malformed::Magic`], [`Malformed::HeaderPadding`].
+    /// [`Malformed::Length`] with too few bytes, [`Malformed::Magic`],
+    /// [`Malformed::HeaderPadding`].
     pub fn decode(apv: u32, bytes: &[u8]) -> Result<Header, Malformed> {
         let header_len = size(apv);
         let bytes = bytes.get(..header_len).ok_or(Malformed::Length)?;

@@ -6,129 +6,143 @@ use super::*;
 use crate::units::{Sector, Vnr};
 use proptest::prelude::*;
 
+/// Numbers to fill packets with.
+type Seeds = (u64, u64, u32, u32, u32);
+
+fn handshake_packet(kind: u8, s: Seeds, blob: &[u8], name: &str) -> Packet {
+    let (a, b, x, y, z) = s;
+    let state = ReqState { mask: x, val: y };
+    let protocol = Protocol {
+        protocol: x,
+        after_sb_0p: y,
+        after_sb_1p: z,
+        after_sb_2p: x ^ y,
+        conn_flags: y ^ z,
+        two_primaries: z ^ 1,
+        integrity_alg: Name64::new(name.as_bytes()).unwrap(),
+    };
+    match kind {
+        0 => Packet::InitialData,
+        1 => Packet::InitialMeta,
+        2 => Packet::ConnectionFeatures(Features {
+            protocol_min: x,
+            feature_flags: y,
+            protocol_max: z,
+        }),
+        3 => Packet::AuthChallenge(AuthChallenge::decode(&blob).unwrap()),
+        4 => Packet::AuthResponse(AuthResponse::decode(&blob[..20]).unwrap()),
+        5 => Packet::Protocol(protocol),
+        6 => Packet::ProtocolUpdate(protocol),
+        7 => Packet::Uuids(Uuids {
+            current: a,
+            bitmap: b,
+            history0: a ^ b,
+            history1: !a,
+            dirty_bits: !b,
+            flags: 5,
+        }),
+        8 => Packet::State(State { word: x }),
+        9 => Packet::StateChgReq(state),
+        10 => Packet::ConnStChgReq(state),
+        _ => Packet::SyncUuid(RsUuid { uuid: a }),
+    }
+}
+
+fn data_packet(kind: u8, s: Seeds) -> Packet {
+    let (a, b, x, y, z) = s;
+    let (sector, block_id) = (Sector(a), BlockId(b));
+    let data = Data {
+        sector,
+        block_id,
+        seq_num: x,
+        flags: y,
+    };
+    let trim = Trim {
+        sector,
+        block_id,
+        seq_num: x,
+        flags: y,
+        size: z,
+    };
+    let req = BlockReq {
+        sector,
+        block_id,
+        blksize: x,
+    };
+    let desc = BlockDesc { sector, blksize: x };
+    match kind {
+        12 => Packet::Data(data),
+        13 => Packet::DataReply(data),
+        14 => Packet::RsDataReply(data),
+        15 => Packet::Trim(trim),
+        16 => Packet::Zeroes(trim),
+        17 => Packet::Barrier(Barrier { nr: BarrierNr(x) }),
+        18 => Packet::UnplugRemote,
+        19 => Packet::DataRequest(req),
+        20 => Packet::RsDataRequest(req),
+        21 => Packet::OvRequest(req),
+        22 => Packet::OvReply(req),
+        23 => Packet::CsumRsRequest(req),
+        24 => Packet::RsThinReq(req),
+        25 => Packet::RsDeallocated(desc),
+        26 => Packet::OutOfSync(desc),
+        27 => Packet::Bitmap,
+        _ => Packet::CompressedBitmap,
+    }
+}
+
+fn meta_packet(kind: u8, s: Seeds) -> Packet {
+    let (a, b, x, y, z) = s;
+    let (sector, block_id) = (Sector(a), BlockId(b));
+    let ack = BlockAck {
+        sector,
+        block_id,
+        blksize: x,
+        seq_num: y,
+    };
+    let reply = ReqReply { retcode: x as i32 };
+    match kind {
+        29 => Packet::Ping,
+        30 => Packet::PingAck,
+        31 => Packet::RecvAck(ack),
+        32 => Packet::WriteAck(ack),
+        33 => Packet::RsWriteAck(ack),
+        34 => Packet::Superseded(ack),
+        35 => Packet::NegAck(ack),
+        36 => Packet::NegDreply(ack),
+        37 => Packet::NegRsDreply(ack),
+        38 => Packet::RsIsInSync(ack),
+        39 => Packet::RsCancel(ack),
+        40 => Packet::RetryWrite(ack),
+        41 => Packet::OvResult(OvResult {
+            sector,
+            verdict: [OvVerdict::InSync, OvVerdict::OutOfSync][x as usize % 2],
+            blksize: y,
+            seq_num: z,
+        }),
+        42 => Packet::BarrierAck(BarrierAck {
+            nr: BarrierNr(x),
+            set_size: y,
+        }),
+        43 => Packet::StateChgReply(reply),
+        44 => Packet::ConnStChgReply(reply),
+        _ => Packet::DelayProbe(DelayProbe {
+            seq_num: x,
+            offset: y,
+        }),
+    }
+}
+
 /// Everything but SYNC_PARAM and SIZES, whose form depends on the version and the features.
 fn any_packet() -> impl Strategy<Value = Packet> {
-    let seeds = (
-        any::<u64>(),
-        any::<u64>(),
-        any::<u32>(),
-        any::<u32>(),
-        any::<u32>(),
-    );
     let blob = prop::collection::vec(any::<u8>(), 64..=128);
-    (0u8..48, seeds, blob, "[a-z0-9-]{0,63}").prop_map(|(kind, s, blob, name)| {
-        let (a, b, x, y, z) = s;
-        let sector = Sector(a);
-        let block_id = BlockId(b);
-        let data = Data {
-            sector,
-            block_id,
-            seq_num: x,
-            flags: y,
-        };
-        let trim = Trim {
-            sector,
-            block_id,
-            seq_num: x,
-            flags: y,
-            size: z,
-        };
-        let req = BlockReq {
-            sector,
-            block_id,
-            blksize: x,
-        };
-        let desc = BlockDesc { sector, blksize: x };
-        let ack = BlockAck {
-            sector,
-            block_id,
-            blksize: x,
-            seq_num: y,
-        };
-        let state = ReqState { mask: x, val: y };
-        let reply = ReqReply { retcode: x as i32 };
-        let protocol = Protocol {
-            protocol: x,
-            after_sb_0p: y,
-            after_sb_1p: z,
-            after_sb_2p: x ^ y,
-            conn_flags: y ^ z,
-            two_primaries: z ^ 1,
-            integrity_alg: Name64::new(name.as_bytes()).unwrap(),
-        };
-        match kind {
-            0 => Packet::InitialData,
-            1 => Packet::InitialMeta,
-            2 => Packet::ConnectionFeatures(Features {
-                protocol_min: x,
-                feature_flags: y,
-                protocol_max: z,
-            }),
-            3 => Packet::AuthChallenge(AuthChallenge::decode(&blob).unwrap()),
-            4 => Packet::AuthResponse(AuthResponse::decode(&blob[..20]).unwrap()),
-            5 => Packet::Protocol(protocol),
-            6 => Packet::ProtocolUpdate(protocol),
-            7 => Packet::Uuids(Uuids {
-                current: a,
-                bitmap: b,
-                history0: a ^ b,
-                history1: !a,
-                dirty_bits: !b,
-                flags: 5,
-            }),
-            8 => Packet::State(State { word: x }),
-            9 => Packet::StateChgReq(state),
-            10 => Packet::ConnStChgReq(state),
-            11 => Packet::SyncUuid(RsUuid { uuid: a }),
-            12 => Packet::Data(data),
-            13 => Packet::DataReply(data),
-            14 => Packet::RsDataReply(data),
-            15 => Packet::Trim(trim),
-            16 => Packet::Zeroes(trim),
-            17 => Packet::Barrier(Barrier { nr: BarrierNr(x) }),
-            18 => Packet::UnplugRemote,
-            19 => Packet::DataRequest(req),
-            20 => Packet::RsDataRequest(req),
-            21 => Packet::OvRequest(req),
-            22 => Packet::OvReply(req),
-            23 => Packet::CsumRsRequest(req),
-            24 => Packet::RsThinReq(req),
-            25 => Packet::RsDeallocated(desc),
-            26 => Packet::OutOfSync(desc),
-            27 => Packet::Bitmap,
-            28 => Packet::CompressedBitmap,
-            29 => Packet::Ping,
-            30 => Packet::PingAck,
-            31 => Packet::RecvAck(ack),
-            32 => Packet::WriteAck(ack),
-            33 => Packet::RsWriteAck(ack),
-            34 => Packet::Superseded(ack),
-            35 => Packet::NegAck(ack),
-            36 => Packet::NegDreply(ack),
-            37 => Packet::NegRsDreply(ack),
-            38 => Packet::RsIsInSync(ack),
-            39 => Packet::RsCancel(ack),
-            40 => Packet::RetryWrite(ack),
-            41 => Packet::OvResult(OvResult {
-                sector,
-                verdict: [OvVerdict::InSync, OvVerdict::OutOfSync][x as usize % 2],
-                blksize: y,
-                seq_num: z,
-            }),
-            42 => Packet::BarrierAck(BarrierAck {
-                nr: BarrierNr(x),
-                set_size: y,
-            }),
-            43 => Packet::StateChgReply(reply),
-            44 => Packet::ConnStChgReply(reply),
-            45 => Packet::DelayProbe(DelayProbe {
-                seq_num: x,
-                offset: y,
-            }),
-            46 => Packet::UnplugRemote,
-            _ => Packet::Ping,
-        }
-    })
+    (0u8..46, any::<Seeds>(), blob, "[a-z0-9-]{0,63}").prop_map(
+        |(kind, s, blob, name)| match kind {
+            0..=11 => handshake_packet(kind, s, &blob, &name),
+            12..=28 => data_packet(kind, s),
+            _ => meta_packet(kind, s),
+        },
+    )
 }
 
 /// Encodes, then receives as a node does: header, length check, body.
