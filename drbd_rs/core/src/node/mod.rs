@@ -71,11 +71,11 @@ pub struct Backing<S: Store> {
     /// What does not change often: configuration, placement, superblock. Owned by `control/`.
     pub(crate) disk: control::Disk,
     /// The activity log.
-    pub(crate) al: ActivityLog<S>,
+    pub(crate) al: ActivityLog<S::Vec<crate::al::Slot>>,
     /// The bitmap.
-    pub(crate) bitmap: Bitmap<S>,
+    pub(crate) bitmap: Bitmap<S::Vec<u64>, S::Vec<crate::bitmap::PageFlags>>,
     /// Resync extents.
-    pub(crate) extents: ResyncExtents<S>,
+    pub(crate) extents: ResyncExtents<S::Vec<crate::resync_extents::Slot>>,
     /// Metadata I/O in flight and what waits for it. Owned by `request/meta_io.rs`.
     pub(crate) meta_io: request::MetaIo,
 }
