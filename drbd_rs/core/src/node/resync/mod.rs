@@ -29,6 +29,7 @@ mod mark_sync;
 mod marks;
 mod pause;
 mod rate;
+mod settings;
 mod source;
 mod start;
 mod target;
@@ -109,6 +110,8 @@ enum Stage {
     Durable,
     /// Target: the flush failed, to be refused.
     Lost,
+    /// Source: never sent, as the connection is gone; its buffer is to be freed.
+    Dropped,
 }
 
 /// One resync I/O.
@@ -279,6 +282,7 @@ impl<S: Store> Resource<S> {
                 return true;
             }
             self.follow_state(vol, h);
+            self.start_pump(vol, h);
             if self.answer_written(vol, h)
                 || self.source_pump(vol, h)
                 || self.target_pump(vol, h)
@@ -310,9 +314,10 @@ impl<S: Store> Resource<S> {
     /// Whether the receiver has to wait: requests wait for their extent, or the table is full.
     pub(crate) fn resync_rx_paused(&self) -> bool {
         self.volumes.iter().flatten().any(|v| {
-            v.peers
-                .iter()
-                .any(|p| p.resync.has(Stage::Waiting) || p.resync.free_slots() < 2)
+            v.peers.iter().any(|p| {
+                let rs = &p.resync;
+                rs.has(Stage::Waiting) || rs.free_slots() < 2 || rs.start.waits()
+            })
         })
     }
 
@@ -368,7 +373,8 @@ impl<S: Store> Resource<S> {
             | Stage::Written
             | Stage::Flushing
             | Stage::Durable
-            | Stage::Lost => {}
+            | Stage::Lost
+            | Stage::Dropped => {}
         }
     }
 

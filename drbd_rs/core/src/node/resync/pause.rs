@@ -8,8 +8,8 @@ use crate::state::{conn, disk};
 use crate::units::Minor;
 
 use super::super::control::{Flags, StateChange};
-use super::super::io::{Effect, Host, VolIx};
-use super::super::{Note, Resource, Store};
+use super::super::io::{Host, VolIx};
+use super::super::{Note, Resource, Store, PEER};
 use super::{resyncs, Slot, Stage};
 
 impl<S: Store> Resource<S> {
@@ -42,38 +42,48 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// The connection is gone, or a disk: nothing more happens on its behalf. What is under way on
-    /// the local disk is waited for ([`Resource::resync_idle`]) but has no consequences.
+    /// The connection is gone, or a disk: the resync is over. What is under way on the local disk
+    /// is waited for ([`Resource::resync_idle`]); without a connection it has no consequences,
+    /// with one it is still answered for, as the peer holds extents until then.
     pub(crate) fn cancel_resync(&mut self, vol: VolIx, h: &mut impl Host) {
-        self.exchange_cancel(vol, h);
-        let Some(rs) = self.rs_mut(vol) else { return };
-        let waiting = rs.oldest(Stage::Waiting);
-        if let Some((_, slot)) = waiting {
-            self.forget_claim(vol, slot);
+        let stands = self.connected(PEER).is_some();
+        let exchanges = matches!(
+            self.rs_conn(vol),
+            conn::State::WFBitMapS | conn::State::WFBitMapT
+        );
+        if !stands || !exchanges {
+            self.exchange_cancel(vol, h);
+        }
+        if !stands {
+            self.abandon_slots(vol);
         }
         let Some(rs) = self.rs_mut(vol) else { return };
-        for slot in &mut rs.slots {
-            slot.current = false;
-            match slot.stage {
-                Stage::Free | Stage::Reading | Stage::Writing | Stage::Flushing => {}
-                Stage::Sending => {
-                    if let Some(buf) = slot.buf.take() {
-                        h.emit(Effect::Free(buf));
-                    }
-                    *slot = Slot::FREE;
-                }
-                Stage::Waiting | Stage::Written | Stage::Durable | Stage::Lost => {
-                    *slot = Slot::FREE;
-                }
-            }
-        }
         rs.pending = 0;
         rs.marks.end();
         rs.target.disarm();
         rs.finish.forget();
         rs.start.cancel();
+        rs.source.forget();
         if let Some((_, disk)) = self.rs_disk_mut(vol) {
             disk.extents.cancel_all();
+        }
+    }
+
+    fn abandon_slots(&mut self, vol: VolIx) {
+        let Some(rs) = self.rs_mut(vol) else { return };
+        for slot in &mut rs.slots {
+            slot.current = false;
+            match slot.stage {
+                Stage::Free
+                | Stage::Reading
+                | Stage::Writing
+                | Stage::Flushing
+                | Stage::Dropped => {}
+                Stage::Sending => slot.stage = Stage::Dropped,
+                Stage::Waiting | Stage::Written | Stage::Durable | Stage::Lost => {
+                    *slot = Slot::FREE;
+                }
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use super::super::control::IoErrorKind;
 use super::super::io::{
     AppResult, BufId, Data, Effect, Host, IoFlags, LocalOp, Payload, Sock, VolIx,
 };
+use super::super::request::Moved;
 use super::super::{Resource, Store, Violation, PEER};
 use super::rate::STEP;
 use super::{checked_range, token, Slot, Stage, UNIT};
@@ -40,6 +41,14 @@ impl Source {
             not_before: None,
             at: 0,
         }
+    }
+
+    /// All extents are given up.
+    pub(super) fn forget(&mut self) {
+        *self = Source {
+            at: self.at,
+            ..Source::new()
+        };
     }
 }
 
@@ -103,6 +112,7 @@ impl<S: Store> Resource<S> {
                 slot.stage = Stage::Reading;
             }
             rs.rate.moved(slot.range.len.0);
+            self.count_moved(vol, Moved::Read, slot.range.len);
             h.emit(Effect::Local {
                 vol,
                 io: token::io(vol, token::Which::Slot(ix)),
@@ -171,16 +181,13 @@ impl<S: Store> Resource<S> {
     }
 
     /// Gives up what the request at the head holds of its extent.
-    pub(super) fn forget_claim(&mut self, vol: VolIx, slot: Slot) {
+    fn forget_claim(&mut self, vol: VolIx, slot: Slot) {
         if let Some((rs, disk)) = self.rs_disk_mut(vol) {
             let extent = slot.range.start.rs_extent();
             disk.extents.abandon_source(&mut rs.source.claim, extent);
         }
         if let Some(rs) = self.rs_mut(vol) {
-            rs.source = Source {
-                at: rs.source.at,
-                ..Source::new()
-            };
+            rs.source.forget();
         }
     }
 
@@ -230,6 +237,7 @@ impl<S: Store> Resource<S> {
                         slot.buf = Some(data);
                     }
                 }
+                self.count_moved(vol, Moved::Sent, slot.range.len);
                 let token = token::send(vol, token::Which::Slot(ix));
                 let payload = Payload::Buf(data);
                 self.send(PEER, Sock::Data, vnr.0, packet, payload, token, h);
@@ -284,7 +292,11 @@ impl<S: Store> Resource<S> {
         let most = crate::units::saturate_u32(BITS_PER_RS_EXTENT.saturating_mul(4096));
         let range = checked_range(ack.sector, ack.blksize, most, size).ok_or(Violation::Range)?;
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.pending = rs.pending.checked_sub(1).ok_or(Violation::Ack)?;
+        let Some(pending) = rs.pending.checked_sub(1) else {
+            // It belongs to a resync that was given up, perhaps onto another disk.
+            return Ok(());
+        };
+        rs.pending = pending;
         if written {
             self.set_in_sync(vol, range, h);
         } else {

@@ -19,6 +19,8 @@ pub(super) struct Start {
     side: Option<Side>,
     /// Tells the answer of the present helper call from those to earlier ones.
     call: u16,
+    /// SYNC_UUID came before this node expects it.
+    uuid: Option<u64>,
 }
 
 impl Start {
@@ -26,12 +28,19 @@ impl Start {
         Start {
             side: None,
             call: 0,
+            uuid: None,
         }
     }
 
     /// Whatever was about to start does not.
     pub(super) fn cancel(&mut self) {
         self.side = None;
+        self.uuid = None;
+    }
+
+    /// Whether the receiver has to wait for this node's state.
+    pub(super) fn waits(&self) -> bool {
+        self.uuid.is_some()
     }
 }
 
@@ -69,7 +78,7 @@ impl<S: Store> Resource<S> {
         if rs.start.side != Some(side) || rs.start.call != call {
             return;
         }
-        rs.start.cancel();
+        rs.start.side = None;
         let ignored = side == Side::Source && code == 3;
         if code != 0 && !ignored {
             self.rs_log(vol, Note::BeforeResyncRefused { code }, h);
@@ -121,35 +130,50 @@ impl<S: Store> Resource<S> {
         self.rs_log(vol, note, h);
         let apv = self.connected(PEER).map_or(0, |a| a.apv);
         if side == Side::Source && apv < 96 {
-            self.gen_and_send_sync_uuid(vol, h);
+            if let Some(uuid) = self.uuid_begin_sync_source(vol, h) {
+                self.send_sync_uuid(vol, uuid, h);
+            }
         }
         self.reconsider_pauses(h);
         self.md_dirty(vol, h);
     }
 
-    /// The source's new generation of data (P_SYNC_UUID): this node becomes its target.
+    /// The source's new generation of data (P_SYNC_UUID): this node becomes its target. It may
+    /// still be busy setting bits for that; the receiver waits meanwhile.
     ///
     /// # Errors
-    /// [`Violation::Unexpected`] when no resync is to be expected: the C driver waits here for a
-    /// state in which it is, which a state machine that handles packets in order has reached.
+    /// [`Violation::Flood`] for a second one before the first could be used.
     pub(crate) fn recv_sync_uuid(
         &mut self,
         vol: VolIx,
         packet: RsUuid,
         h: &mut impl Host,
     ) -> Result<(), Violation> {
-        let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
-            return Err(Violation::Volume);
-        };
-        let expected = matches!(state.conn, conn::State::WFSyncUUID | conn::State::Behind);
-        if state.conn < conn::State::Connected || state.disk < disk::State::Negotiating {
-            return Ok(());
+        let rs = self.rs_mut(vol).ok_or(Violation::Volume)?;
+        if rs.start.uuid.replace(packet.uuid).is_some() {
+            return Err(Violation::Flood);
         }
-        if !expected {
-            return Err(Violation::Unexpected);
-        }
-        self.uuid_adopt_sync(vol, packet.uuid, h);
-        self.start_resync(vol, Side::Target, h);
+        self.start_pump(vol, h);
         Ok(())
+    }
+
+    /// Uses a SYNC_UUID once the state is right.
+    pub(super) fn start_pump(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
+            return;
+        };
+        let gone = state.conn < conn::State::Connected || state.disk < disk::State::Negotiating;
+        let expected = matches!(state.conn, conn::State::WFSyncUUID | conn::State::Behind);
+        let Some(rs) = self.rs_mut(vol) else { return };
+        if !gone && !expected {
+            return;
+        }
+        let Some(uuid) = rs.start.uuid.take() else {
+            return;
+        };
+        if !gone {
+            self.uuid_adopt_sync(vol, uuid, h);
+            self.start_resync(vol, Side::Target, h);
+        }
     }
 }

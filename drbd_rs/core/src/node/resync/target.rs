@@ -18,6 +18,7 @@ use super::super::control::IoErrorKind;
 use super::super::io::{
     AppResult, BufId, Data, Effect, Host, IoError, IoFlags, LocalOp, Sock, VolIx,
 };
+use super::super::request::Moved;
 use super::super::{Resource, Store, Violation, PEER};
 use super::rate::Rate;
 use super::{checked_range, token, Slot, Stage, UNIT};
@@ -206,32 +207,29 @@ impl<S: Store> Resource<S> {
 
     /// Finds the next dirty block whose extent can be locked, and its neighbours.
     fn find_request(&mut self, vol: VolIx, quota: u32, now: Instant) -> Find {
-        loop {
-            let next = self.rs_disk_mut(vol).and_then(|(rs, disk)| {
-                let bits = disk.bitmap.bits();
-                let bit = disk.bitmap.next_set(rs.target.cursor);
-                rs.target.cursor = bit.unwrap_or(BmBit(bits));
-                bit
-            });
-            let Some(bit) = next else { return Find::End };
-            let extent = bit.sector().rs_extent();
-            let throttle = self.resync_throttled(vol, now);
-            let Some((_, disk)) = self.rs_disk_mut(vol) else {
-                return Find::Later;
-            };
-            let (bitmap, al) = (&disk.bitmap, &disk.al);
-            let begin = disk.extents.try_begin_target(
-                extent,
-                throttle,
-                || bitmap.count_in(extent),
-                |al_extent| al.is_used(al_extent),
-            );
-            match begin {
-                TargetBegin::Locked => {}
-                TargetBegin::Later | TargetBegin::Starving => return Find::Later,
-            }
+        let next = self.rs_disk_mut(vol).and_then(|(rs, disk)| {
+            let bits = disk.bitmap.bits();
+            let bit = disk.bitmap.next_set(rs.target.cursor);
+            rs.target.cursor = bit.unwrap_or(BmBit(bits));
+            bit
+        });
+        let Some(bit) = next else { return Find::End };
+        let extent = bit.sector().rs_extent();
+        let throttle = self.resync_throttled(vol, now);
+        let Some((_, disk)) = self.rs_disk_mut(vol) else {
+            return Find::Later;
+        };
+        let (bitmap, al) = (&disk.bitmap, &disk.al);
+        let begin = disk.extents.try_begin_target(
+            extent,
+            throttle,
+            || bitmap.count_in(extent),
+            |al_extent| al.is_used(al_extent),
+        );
+        match begin {
             // Nothing runs between the search and the lock, so the bit is still set.
-            return self.merge_neighbours(vol, bit, quota);
+            TargetBegin::Locked => self.merge_neighbours(vol, bit, quota),
+            TargetBegin::Later | TargetBegin::Starving => Find::Later,
         }
     }
 
@@ -345,8 +343,9 @@ impl<S: Store> Resource<S> {
         let able = self
             .rs_vol(vol)
             .is_some_and(|v| v.backing.is_some() && v.state.disk >= disk::State::Inconsistent);
+        self.count_moved(vol, Moved::Received, range.len);
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.pending = rs.pending.checked_sub(1).ok_or(Violation::Unexpected)?;
+        rs.pending = rs.pending.saturating_sub(1);
         rs.rate.answered(range.len.0);
         if !able {
             if let Some((_, disk)) = self.rs_disk_mut(vol) {
@@ -367,6 +366,7 @@ impl<S: Store> Resource<S> {
         }
         let ix = rs.claim(Stage::Writing, range, buf).ok_or(Violation::Flood)?;
         rs.rate.moved(range.len.0);
+        self.count_moved(vol, Moved::Written, range.len);
         h.emit(Effect::Local {
             vol,
             io: token::io(vol, token::Which::Slot(ix)),
@@ -467,13 +467,17 @@ impl<S: Store> Resource<S> {
     pub(super) fn answer_written(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         loop {
             let Some(rs) = self.rs(vol) else { return false };
-            let next = rs.oldest(Stage::Lost).or(rs.oldest(Stage::Durable));
+            let stages = [Stage::Dropped, Stage::Lost, Stage::Durable];
+            let next = stages.into_iter().find_map(|s| rs.oldest(s));
             let Some((ix, slot)) = next else { return false };
             if h.room() < UNIT {
                 return true;
             }
             if let Some(rs) = self.rs_mut(vol) {
                 rs.release(ix);
+            }
+            if let Some(buf) = slot.buf {
+                h.emit(Effect::Free(buf));
             }
             if slot.current && slot.stage == Stage::Lost {
                 self.block_failed(vol, ix, slot, h);
@@ -498,7 +502,7 @@ impl<S: Store> Resource<S> {
         let range = size.and_then(|size| checked_range(ack.sector, ack.blksize, most, size));
         let range = range.ok_or(Violation::Range)?;
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.pending = rs.pending.checked_sub(1).ok_or(Violation::Ack)?;
+        rs.pending = rs.pending.saturating_sub(1);
         rs.rate.answered(range.len.0);
         match how {
             Settled::InSync => self.set_in_sync(vol, range, h),
@@ -519,7 +523,11 @@ impl<S: Store> Resource<S> {
                 Stage::Writing | Stage::Written | Stage::Flushing | Stage::Durable | Stage::Lost => {
                     s.range.overlaps(range)
                 }
-                Stage::Free | Stage::Waiting | Stage::Reading | Stage::Sending => false,
+                Stage::Free
+                | Stage::Waiting
+                | Stage::Reading
+                | Stage::Sending
+                | Stage::Dropped => false,
             })
         })
     }
