@@ -65,9 +65,10 @@ impl Chaos {
         let in_sync = in_sync && self.w.is_in_sync();
         self.w.crash(old);
         if in_sync {
-            self.w.run_until("loss of the peer", Duration::secs(60), |w| {
-                w.cstate(new) == "WFConnection"
-            });
+            self.w
+                .run_until("loss of the peer", Duration::secs(60), |w| {
+                    w.cstate(new) == "WFConnection"
+                });
             self.w.primary(new, false);
             self.primary = new;
             self.w.read_everything(new);

@@ -102,7 +102,9 @@ impl World {
         let event = Event::Reset(link);
         if self.net.up {
             let at = self.now.plus(self.net.delay).plus(self.net.jitter);
-            let at = at.max(self.net.arrival[peer][0]).max(self.net.arrival[peer][1]);
+            let at = at
+                .max(self.net.arrival[peer][0])
+                .max(self.net.arrival[peer][1]);
             self.schedule_at(peer, at, event);
         } else {
             self.net.held[peer].push(event);
@@ -251,7 +253,10 @@ impl World {
                 .as_ref()
                 .is_some_and(|r| r.receiver_wish(PEER) == ReceiverWish::Run);
         if runs {
-            if let Some(frame) = self.nodes[node].sockets.as_mut().and_then(|s| s.inbox.pop_front())
+            if let Some(frame) = self.nodes[node]
+                .sockets
+                .as_mut()
+                .and_then(|s| s.inbox.pop_front())
             {
                 self.receive(node, 0, frame);
             }

@@ -7,6 +7,7 @@ use crate::rng::Rng;
 use drbd_core::node::{
     AppIo, BufId, Effect, Host, IoToken, Resource, SendToken, Sock, Store, MAX_EFFECTS,
 };
+use drbd_core::state::State;
 use drbd_core::time::Instant;
 use std::collections::{HashMap, VecDeque};
 
@@ -134,6 +135,10 @@ pub struct Node {
     pub answers: HashMap<u32, i32>,
     /// The device is writable.
     pub writable: bool,
+    /// The state as last announced.
+    pub state: State,
+    /// Bits that the last resync began with.
+    pub resynced: u64,
 }
 
 impl Node {
@@ -154,6 +159,8 @@ impl Node {
             tick_at: None,
             answers: HashMap::new(),
             writable: false,
+            state: State::INITIAL,
+            resynced: 0,
         }
     }
 
@@ -184,6 +191,8 @@ impl Node {
         self.closing = false;
         self.tick_at = None;
         self.writable = false;
+        self.state = State::INITIAL;
+        self.answers.clear();
     }
 
     /// A write reaches the disk.

@@ -30,7 +30,9 @@ impl Oracle {
 
     /// It was acknowledged: what was there before its submission is gone.
     pub fn acknowledged(&mut self, tag: u64) {
-        let Some(range) = self.open.remove(&tag) else { return };
+        let Some(range) = self.open.remove(&tag) else {
+            return;
+        };
         for n in 0..range.len.0 {
             let values = self.may.entry(range.start.0 + n).or_default();
             match values.iter().position(|v| *v == tag + n) {
@@ -39,7 +41,8 @@ impl Oracle {
                     let open = &self.open;
                     let mut ix = 0;
                     values.retain(|v| {
-                        let keep = ix >= at || open.iter().any(|(t, r)| *v >= *t && *v < *t + r.len.0);
+                        let keep =
+                            ix >= at || open.iter().any(|(t, r)| *v >= *t && *v < *t + r.len.0);
                         ix += 1;
                         keep
                     });
@@ -74,7 +77,9 @@ impl Oracle {
         for (at, value) in (range.start.0..).zip(found) {
             let values = self.may.entry(at).or_insert_with(|| vec![0]);
             if !values.contains(value) {
-                return Err(format!("sector {at} reads {value:#x}, permitted: {values:x?}"));
+                return Err(format!(
+                    "sector {at} reads {value:#x}, permitted: {values:x?}"
+                ));
             }
             let open = &self.open;
             if values.len() > 1 {

@@ -12,7 +12,7 @@ use crate::oracle::Oracle;
 use crate::rng::Rng;
 use drbd_core::node::{
     AppId, AppIo, AppOp, AppResult, BufId, Data, Effect, HelperId, Input, IoError, IoFlags,
-    IoToken, LocalOp, Lost, MetaOp, PeerIx, Progress, ReceiverWish, VolIx, PEER,
+    IoToken, LocalOp, Lost, MetaOp, Note, PeerIx, Progress, ReceiverWish, VolIx, PEER,
 };
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{Sector, SectorRange, Sectors};
@@ -89,6 +89,8 @@ pub struct World {
     pub steps: u64,
     /// What administrators configure.
     pub options: crate::admin::Options,
+    /// Size of the device as last announced.
+    pub last_size: Sectors,
     /// Requests of administrators made so far.
     pub(crate) next_op: u32,
     seed: u64,
@@ -125,6 +127,7 @@ impl World {
             completed: Vec::new(),
             steps: 0,
             options: crate::admin::Options::default(),
+            last_size: Sectors(0),
             next_op: 1,
             seed,
         }
@@ -324,7 +327,12 @@ impl World {
             }
             Effect::CloseSockets { .. } => self.close_sockets(node),
             Effect::SetReadOnly { ro, .. } => self.nodes[node].writable = !ro,
-            Effect::SetCapacity { .. } | Effect::UpdateLimits { .. } | Effect::Uevent { .. } => {}
+            Effect::SetCapacity { size, .. } => {
+                if size.0 != 0 {
+                    self.last_size = size;
+                }
+            }
+            Effect::UpdateLimits { .. } | Effect::Uevent { .. } => {}
             Effect::DropBacking { vol } => {
                 if let Some(res) = self.nodes[node].res.as_mut() {
                     let _ = res.take_backing(vol);
@@ -334,12 +342,18 @@ impl World {
                 self.note(format!("n{node} helper {}", command.name()));
                 self.schedule(node, Duration::millis(1), Event::HelperDone(id));
             }
-            Effect::AdminDone { op, code } => {
+            Effect::AdminDone { op, code, .. } => {
                 self.note(format!("n{node} answers {} with {code}", op.0));
                 self.nodes[node].answers.insert(op.0, code);
             }
-            Effect::StateChanged { .. } | Effect::SyncProgress { .. } => {}
-            Effect::Log { note, .. } => self.note(format!("n{node} {note}")),
+            Effect::StateChanged { new, .. } => self.nodes[node].state = new,
+            Effect::SyncProgress { .. } => {}
+            Effect::Log { note, .. } => {
+                if let Note::ResyncBegins { bits, .. } = note {
+                    self.nodes[node].resynced = bits;
+                }
+                self.note(format!("n{node} {note}"));
+            }
         }
     }
 
@@ -503,7 +517,10 @@ impl World {
             _ => {}
         }
         if let Err(why) = result {
-            self.note(format!("n{node} {:?} {:?}: {why:?}", done.io.op, done.io.range));
+            self.note(format!(
+                "n{node} {:?} {:?}: {why:?}",
+                done.io.op, done.io.range
+            ));
         }
         self.completed.push((node, app, result));
     }

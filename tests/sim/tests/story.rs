@@ -69,7 +69,9 @@ fn story(protocol: u32) {
     w.set_network(false);
     write_for(&mut w, 0, Duration::secs(20));
     w.set_network(true);
-    w.run_until("resync", Duration::secs(30), |w| w.cstate(1) == "SyncTarget");
+    w.run_until("resync", Duration::secs(30), |w| {
+        w.cstate(1) == "SyncTarget"
+    });
     w.run(Duration::millis(150));
     w.crash(1);
     write_for(&mut w, 0, Duration::secs(15));

@@ -55,9 +55,11 @@ impl<S: Store> Resource<S> {
     }
 
     fn bulk_enqueue(&mut self, vol: VolIx, what: What, after: After, h: &mut impl Host) {
-        let free = self
-            .rs_mut(vol)
-            .and_then(|rs| (0usize..).zip(&mut rs.bulk.queue).find(|(_, q)| q.is_none()));
+        let free = self.rs_mut(vol).and_then(|rs| {
+            (0usize..)
+                .zip(&mut rs.bulk.queue)
+                .find(|(_, q)| q.is_none())
+        });
         match free {
             Some((at, slot)) => {
                 *slot = Some((what, after));

@@ -93,7 +93,10 @@ where
     }
 
     fn set_range(&mut self, from: u64, to: u64) {
-        if let Some(span) = to.checked_sub(1).and_then(|l| BitSpan::new(BmBit(from), BmBit(l))) {
+        if let Some(span) = to
+            .checked_sub(1)
+            .and_then(|l| BitSpan::new(BmBit(from), BmBit(l)))
+        {
             self.0.set(span);
         }
     }

@@ -116,7 +116,12 @@ impl<S: Store> Resource<S> {
         let target = matches!(conn, conn::State::SyncTarget | conn::State::PausedSyncT);
         let Some(rs) = self.rs_mut(vol) else { return };
         let (ran, paused) = rs.marks.took(now);
-        let kib = rs.marks.total.checked_div(ran).unwrap_or(0).saturating_mul(4);
+        let kib = rs
+            .marks
+            .total
+            .checked_div(ran)
+            .unwrap_or(0)
+            .saturating_mul(4);
         let failed = rs.marks.failed;
         let done = Note::ResyncDone {
             total: ran.saturating_add(paused),

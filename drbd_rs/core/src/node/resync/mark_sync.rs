@@ -41,7 +41,9 @@ impl<S: Store> Resource<S> {
         let Some((_, disk)) = self.rs_disk_mut(vol) else {
             return 0;
         };
-        let marked = disk.extents.record(&mut disk.bitmap, range, Mark::OutOfSync);
+        let marked = disk
+            .extents
+            .record(&mut disk.bitmap, range, Mark::OutOfSync);
         marked.bits
     }
 

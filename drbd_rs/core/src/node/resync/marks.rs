@@ -64,7 +64,10 @@ impl Marks {
             failed: 0,
             start: Instant(0),
             paused: Duration(0),
-            marks: [Mark { at: Instant(0), left: 0 }; MARKS],
+            marks: [Mark {
+                at: Instant(0),
+                left: 0,
+            }; MARKS],
             last: 0,
             halted: None,
         }
@@ -155,18 +158,48 @@ mod tests {
         let mut m = Marks::new();
         m.begin(at(10), 1000);
         m.advance(at(12), 900);
-        assert_eq!(m.mark(0), Mark { at: at(10), left: 1000 });
+        assert_eq!(
+            m.mark(0),
+            Mark {
+                at: at(10),
+                left: 1000
+            }
+        );
         m.advance(at(13), 900);
-        assert_eq!(m.mark(0), Mark { at: at(13), left: 900 });
-        assert_eq!(m.mark(1), Mark { at: at(10), left: 1000 });
+        assert_eq!(
+            m.mark(0),
+            Mark {
+                at: at(13),
+                left: 900
+            }
+        );
+        assert_eq!(
+            m.mark(1),
+            Mark {
+                at: at(10),
+                left: 1000
+            }
+        );
         m.advance(at(20), 900);
         assert_eq!(m.mark(0).at, at(13));
         m.pause(at(21));
         m.advance(at(30), 800);
-        assert_eq!(m.mark(0), Mark { at: at(21), left: 900 });
+        assert_eq!(
+            m.mark(0),
+            Mark {
+                at: at(21),
+                left: 900
+            }
+        );
         m.resume(at(31));
         m.advance(at(31), 800);
-        assert_eq!(m.mark(0), Mark { at: at(31), left: 800 });
+        assert_eq!(
+            m.mark(0),
+            Mark {
+                at: at(31),
+                left: 800
+            }
+        );
         assert_eq!(m.took(at(41)), (21, 10));
     }
 

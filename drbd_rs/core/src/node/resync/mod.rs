@@ -283,10 +283,7 @@ impl<S: Store> Resource<S> {
             }
             self.follow_state(vol, h);
             self.start_pump(vol, h);
-            if self.answer_written(vol, h)
-                || self.source_pump(vol, h)
-                || self.target_pump(vol, h)
-            {
+            if self.answer_written(vol, h) || self.source_pump(vol, h) || self.target_pump(vol, h) {
                 return true;
             }
             self.flush_pump(vol, h);
@@ -323,8 +320,9 @@ impl<S: Store> Resource<S> {
 
     /// Whether no resync I/O is under way, not even for a connection that is gone.
     pub(crate) fn resync_idle(&self, vol: VolIx) -> bool {
-        self.rs(vol)
-            .is_none_or(|rs| rs.slots.iter().all(|s| s.stage == Stage::Free) && !rs.target.flushing())
+        self.rs(vol).is_none_or(|rs| {
+            rs.slots.iter().all(|s| s.stage == Stage::Free) && !rs.target.flushing()
+        })
     }
 
     /// Goes on with what waited.
@@ -422,7 +420,12 @@ impl<S: Store> Resource<S> {
 }
 
 /// The range that a packet names, if it lies within the device and is as long as may be.
-fn checked_range(sector: crate::units::Sector, bytes: u32, most: u32, size: Sectors) -> Option<SectorRange> {
+fn checked_range(
+    sector: crate::units::Sector,
+    bytes: u32,
+    most: u32,
+    size: Sectors,
+) -> Option<SectorRange> {
     if bytes == 0 || bytes & 511 != 0 || bytes > most {
         return None;
     }

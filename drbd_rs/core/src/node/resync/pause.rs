@@ -22,8 +22,7 @@ impl<S: Store> Resource<S> {
         if seen == conn {
             return;
         }
-        let paused =
-            |c| matches!(c, conn::State::PausedSyncS | conn::State::PausedSyncT);
+        let paused = |c| matches!(c, conn::State::PausedSyncS | conn::State::PausedSyncT);
         match (resyncs(seen), resyncs(conn)) {
             (true, true) if paused(seen) && !paused(conn) => {
                 rs.marks.resume(now);
@@ -133,8 +132,8 @@ impl<S: Store> Resource<S> {
                 let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
                     continue;
                 };
-                let unconfigured = state.conn == conn::State::StandAlone
-                    && state.disk == disk::State::Diskless;
+                let unconfigured =
+                    state.conn == conn::State::StandAlone && state.disk == disk::State::Diskless;
                 let wait = !self.may_sync_now(vol);
                 if unconfigured || wait == state.aftr_isp {
                     continue;

@@ -234,10 +234,17 @@ mod tests {
     #[test]
     fn follows_the_plain_arithmetic() {
         for fill in [0, 100, 4000] {
-            let conf = RateConf { fill_target: fill, resync_rate: 9999, ..CONF };
+            let conf = RateConf {
+                fill_target: fill,
+                resync_rate: 9999,
+                ..CONF
+            };
             let mut rate = Rate::new();
             rate.reset(&conf, 0);
-            let mut naive = Naive { plan: vec![0; 20].into(), in_flight: 0 };
+            let mut naive = Naive {
+                plan: vec![0; 20].into(),
+                in_flight: 0,
+            };
             let mut noise = 12345u32;
             let mut open = 0u32;
             for _ in 0..500 {
@@ -258,7 +265,10 @@ mod tests {
     #[test]
     fn reaches_the_fill_target_and_stays() {
         let mut rate = Rate::new();
-        let conf = RateConf { resync_rate: 4096, ..CONF };
+        let conf = RateConf {
+            resync_rate: 4096,
+            ..CONF
+        };
         rate.reset(&conf, 0);
         let mut asked = 0;
         for _ in 0..200 {
@@ -272,7 +282,11 @@ mod tests {
     #[test]
     fn fixed_rate_and_buffers_limit() {
         let mut rate = Rate::new();
-        let conf = RateConf { plan_ahead: 0, resync_rate: 10_240, ..CONF };
+        let conf = RateConf {
+            plan_ahead: 0,
+            resync_rate: 10_240,
+            ..CONF
+        };
         rate.reset(&conf, 0);
         assert_eq!(rate.step(&conf, 8000), 256);
         assert_eq!(rate.want(), 10_240);
@@ -292,7 +306,10 @@ mod tests {
         assert!(!rate.throttled(&CONF, true, 1065, 62, second));
         rate.moved(1000);
         assert!(!rate.throttled(&CONF, false, 2100, 1 << 20, second));
-        let off = RateConf { min_rate: 0, ..CONF };
+        let off = RateConf {
+            min_rate: 0,
+            ..CONF
+        };
         assert!(!rate.throttled(&off, true, 9999, 1 << 20, second));
     }
 }

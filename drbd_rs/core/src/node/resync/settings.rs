@@ -5,12 +5,13 @@
 use crate::limits::MAX_BIO_SIZE;
 use crate::meta::superblock::Flags as Md;
 use crate::nl::conf::{DiskConf, NetConf};
-use crate::state::Fencing;
-use crate::units::Minor;
+use crate::state::{conn, Fencing};
+use crate::units::{BmBit, Minor};
 
 use super::super::io::{PeerIx, VolIx};
 use super::super::{Resource, Store};
 use super::rate::RateConf;
+use super::Snapshot;
 
 impl<S: Store> Resource<S> {
     fn disk_conf(&self, vol: VolIx) -> Option<&DiskConf> {
@@ -22,14 +23,15 @@ impl<S: Store> Resource<S> {
     }
 
     pub(super) fn rate_conf(&self, vol: VolIx) -> RateConf {
-        self.disk_conf(vol).map_or(RateConf::default(), |c| RateConf {
-            plan_ahead: c.c_plan_ahead,
-            delay_target: c.c_delay_target,
-            fill_target: c.c_fill_target,
-            max_rate: c.c_max_rate,
-            min_rate: c.c_min_rate,
-            resync_rate: c.resync_rate,
-        })
+        self.disk_conf(vol)
+            .map_or(RateConf::default(), |c| RateConf {
+                plan_ahead: c.c_plan_ahead,
+                delay_target: c.c_delay_target,
+                fill_target: c.c_fill_target,
+                max_rate: c.c_max_rate,
+                min_rate: c.c_min_rate,
+                resync_rate: c.resync_rate,
+            })
     }
 
     /// `max-buffers`: pages of 4 KiB.
@@ -85,5 +87,35 @@ impl<S: Store> Resource<S> {
         let waiting = self.rs_vol(vol).is_some_and(|v| v.io.waits_for_log());
         let moved = counts.read.0.wrapping_add(counts.written.0);
         (waiting, moved)
+    }
+
+    /// How many blocks of 4 KiB differ from the peer's, or may.
+    pub fn out_of_sync(&self, vol: VolIx) -> u64 {
+        self.rs_vol(vol)
+            .and_then(|v| v.backing.as_ref())
+            .map_or(0, |b| b.bitmap.weight())
+    }
+
+    /// Whether this block differs from the peer's, or may; `None` without a disk or behind its end.
+    pub fn is_out_of_sync(&self, vol: VolIx, bit: BmBit) -> Option<bool> {
+        self.rs_vol(vol)?.backing.as_ref()?.bitmap.test(bit)
+    }
+
+    /// How far the resync of a volume is, for status reports.
+    pub(crate) fn resync_snapshot(&self, vol: VolIx) -> Snapshot {
+        let left = self.out_of_sync(vol);
+        let Some(rs) = self.rs(vol) else {
+            return Snapshot::default();
+        };
+        let cursor = match self.rs_conn(vol) {
+            conn::State::SyncSource | conn::State::PausedSyncS => rs.source.at,
+            _ => rs.target.cursor.0,
+        };
+        rs.marks.snapshot(left, rs.rate.want(), cursor)
+    }
+
+    /// Requests or replies of the resync that the peer has not answered.
+    pub(crate) fn resync_pending(&self, vol: VolIx) -> u32 {
+        self.rs(vol).map_or(0, |rs| rs.pending)
     }
 }

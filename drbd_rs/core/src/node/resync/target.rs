@@ -364,7 +364,9 @@ impl<S: Store> Resource<S> {
             // Nobody asked for it: it must not overwrite what applications write.
             return Err(Violation::Unexpected);
         }
-        let ix = rs.claim(Stage::Writing, range, buf).ok_or(Violation::Flood)?;
+        let ix = rs
+            .claim(Stage::Writing, range, buf)
+            .ok_or(Violation::Flood)?;
         rs.rate.moved(range.len.0);
         self.count_moved(vol, Moved::Written, range.len);
         h.emit(Effect::Local {
@@ -520,14 +522,14 @@ impl<S: Store> Resource<S> {
     pub(crate) fn resync_write_overlaps(&self, vol: VolIx, range: SectorRange) -> bool {
         self.rs(vol).is_some_and(|rs| {
             rs.slots.iter().any(|s| match s.stage {
-                Stage::Writing | Stage::Written | Stage::Flushing | Stage::Durable | Stage::Lost => {
-                    s.range.overlaps(range)
+                Stage::Writing
+                | Stage::Written
+                | Stage::Flushing
+                | Stage::Durable
+                | Stage::Lost => s.range.overlaps(range),
+                Stage::Free | Stage::Waiting | Stage::Reading | Stage::Sending | Stage::Dropped => {
+                    false
                 }
-                Stage::Free
-                | Stage::Waiting
-                | Stage::Reading
-                | Stage::Sending
-                | Stage::Dropped => false,
             })
         })
     }
