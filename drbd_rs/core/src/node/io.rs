@@ -430,6 +430,8 @@ pub enum Effect {
         op: OpId,
         /// SS_ or ERR_ code, as netlink reports it.
         code: i32,
+        /// What else to tell the administrator (`info_text`); it is in the log already.
+        info: Option<Note>,
     },
     /// The state of a volume (or of the whole resource if `vol` is none) changed: tell the
     /// listeners of netlink events.

@@ -31,6 +31,7 @@ use core::ops::DerefMut;
 pub use control::{admin, status};
 pub use io::*;
 pub use note::Note;
+pub use request::{PeerRequest, Request, SentEpoch, Storage};
 
 use crate::al::ActivityLog;
 use crate::bitmap::Bitmap;
@@ -78,6 +79,32 @@ pub struct Backing<S: Store> {
     pub(crate) extents: ResyncExtents<S::Vec<crate::resync_extents::Slot>>,
     /// Metadata I/O in flight and what waits for it. Owned by `request/meta_io.rs`.
     pub(crate) meta_io: request::MetaIo,
+}
+
+/// Storage for the tables of a disk; [`admin::AttachNeeds`] says how much.
+pub struct BackingStorage<S: Store> {
+    /// Slots of the activity log.
+    pub al: S::Vec<crate::al::Slot>,
+    /// Words of the bitmap.
+    pub words: S::Vec<u64>,
+    /// Flags of its pages.
+    pub pages: S::Vec<crate::bitmap::PageFlags>,
+    /// Slots of the set of resync extents.
+    pub extents: S::Vec<crate::resync_extents::Slot>,
+}
+
+impl<S: Store> Backing<S> {
+    /// A disk that is ready to be attached; `None` if the storage is too small.
+    pub fn new(needs: &admin::AttachNeeds, storage: BackingStorage<S>) -> Option<Backing<S>> {
+        let bitmap = Bitmap::new(needs.capacity, storage.words, storage.pages).ok()?;
+        Some(Backing {
+            disk: needs.disk,
+            al: ActivityLog::new(storage.al),
+            bitmap,
+            extents: ResyncExtents::new(storage.extents),
+            meta_io: request::MetaIo::new(),
+        })
+    }
 }
 
 /// What this node knows about one volume at one peer.

@@ -92,6 +92,9 @@ impl<S: Store> Resource<S> {
     }
 
     fn put_back(&mut self, vol: VolIx, mut stuck: Queue) {
+        if stuck.is_empty() {
+            return;
+        }
         let Some(Some(v)) = self.volumes.get_mut(usize::from(vol.0)) else {
             return;
         };

@@ -77,7 +77,7 @@ impl<S: Store> Resource<S> {
             if remote {
                 self.queue_write(id, h);
             } else if connected && s.announces_out_of_sync() {
-                self.announce(r, h);
+                self.announce_write(r, h);
             }
         } else if remote {
             // An empty flush is not sent: the barrier behind the open epoch does its work.
@@ -99,7 +99,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// The peer is only told which blocks it lacks.
-    fn announce(&mut self, r: Request, h: &mut impl Host) {
+    fn announce_write(&mut self, r: Request, h: &mut impl Host) {
         if self.set_out_of_sync(r.vol, r.io.range, h) == 0 {
             return;
         }

@@ -38,6 +38,17 @@ impl<S: Store> Resource<S> {
         self.lost_pump(peer, h);
     }
 
+    /// A new connection stands: sequence numbers and epochs begin anew.
+    pub(crate) fn requests_connected(&mut self, peer: PeerIx) {
+        self.reset_sent_epochs(peer);
+        for vol in self.io_volumes() {
+            if let Some(p) = self.io_peer_device(vol, peer) {
+                p.io.seq = 0;
+                p.io.peer_seq = 0;
+            }
+        }
+    }
+
     /// Goes on with the end of a connection; true if room ran out.
     pub(super) fn lost_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         let Some(losing) = self.io_conn(peer).map(|c| c.epochs.losing) else {
@@ -69,9 +80,6 @@ impl<S: Store> Resource<S> {
         }
         for vol in self.io_volumes() {
             if let Some(p) = self.io_peer_device(vol, peer) {
-                // The next connection counts anew.
-                p.io.seq = 0;
-                p.io.peer_seq = 0;
                 p.io.unacked = 0;
             }
         }

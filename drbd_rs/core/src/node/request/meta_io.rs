@@ -590,18 +590,20 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::request::Next;
+    use crate::node::control::Next;
+
+    fn after(vol: u16) -> After {
+        After::Control(Next::AfterChange { vol: VolIx(vol) })
+    }
 
     #[test]
     fn jobs_are_done_in_order() {
         let mut jobs = [None; JOBS];
         for n in 0..3 {
-            let after = After::Request(Next::SuperblockWritten(VolIx(n)));
-            *jobs.iter_mut().find(|j| j.is_none()).unwrap() = Some((JobKind::Read, after));
+            *jobs.iter_mut().find(|j| j.is_none()).unwrap() = Some((JobKind::Read, after(n)));
         }
         for n in 0..3 {
-            let after = After::Request(Next::SuperblockWritten(VolIx(n)));
-            assert_eq!(next_job(&mut jobs), Some((JobKind::Read, after)));
+            assert_eq!(next_job(&mut jobs), Some((JobKind::Read, after(n))));
         }
         assert_eq!(next_job(&mut jobs), None);
     }
@@ -609,8 +611,7 @@ mod tests {
     #[test]
     fn waiters_are_taken_once() {
         let mut w = [After::Nothing; WAITERS];
-        let a = After::Request(Next::SuperblockWritten(VolIx(0)));
-        assert!(put(&mut w, a) && put(&mut w, After::Nothing));
-        assert_eq!((take(&mut w), take(&mut w)), (Some(a), None));
+        assert!(put(&mut w, after(0)) && put(&mut w, After::Nothing));
+        assert_eq!((take(&mut w), take(&mut w)), (Some(after(0)), None));
     }
 }

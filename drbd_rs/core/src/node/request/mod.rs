@@ -74,12 +74,9 @@ pub(super) const UNIT: usize = 12;
 /// Continuations that may be due at once.
 const AFTERS: usize = 32;
 
-/// Steps of this part that wait for something.
+/// Steps of this part that wait for something: none so far, its pump finds out by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The superblock that was dirty for long enough is written.
-    SuperblockWritten(VolIx),
-}
+pub enum Next {}
 
 /// Storage for the requests of a resource. Its lengths are the limits.
 pub struct Storage<S: Store> {
@@ -314,10 +311,7 @@ impl<S: Store> Resource<S> {
 
     /// Goes on with what waited.
     pub(crate) fn request_next(&mut self, next: Next, _ok: bool, _h: &mut impl Host) {
-        match next {
-            // Errors of metadata were reported where they happened.
-            Next::SuperblockWritten(_) => {}
-        }
+        match next {}
     }
 
     /// Does what can be done now; true if effects ran out of room.

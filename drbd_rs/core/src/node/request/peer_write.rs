@@ -150,7 +150,7 @@ impl<S: Store> Resource<S> {
     ) -> Result<(), Violation> {
         let features = self.connected(PEER).map_or(0, |a| a.features);
         let reliable = self.io_vol(vol).and_then(|v| v.backing.as_ref()).is_some_and(|b| {
-            b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.max_discard_sectors != 0
+            b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.discard
         });
         let kind = if zeroes {
             Kind::ZeroOut {
@@ -191,6 +191,10 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         self.see_seq(vol, w.seq);
+        if self.io_state(vol).role.is_primary() {
+            // Two primaries are refused, so nothing here orders its writes against own ones.
+            return Err(Violation::Unexpected);
+        }
         let range = SectorRange::new(w.sector, w.bytes);
         if !self.io_has_disk(vol) {
             if let Some(e) = self.io_epochs(PEER) {

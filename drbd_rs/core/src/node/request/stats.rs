@@ -98,8 +98,15 @@ impl<S: Store> Resource<S> {
     }
 
     /// Requests of applications that the peer has to answer.
-    pub(crate) fn net_pending(&self, vol: VolIx) -> u32 {
+    pub(crate) fn network_pending(&self, vol: VolIx) -> u32 {
         self.io_counts(vol).pending
+    }
+
+    /// A disk was attached: what was counted belongs to another one.
+    pub(crate) fn reset_counters(&mut self, vol: VolIx) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.counts = Counters::default();
+        }
     }
 
     /// I/O in flight on the backing device and its metadata; at least one if the resync has any.
