@@ -28,7 +28,7 @@ mod resync;
 
 use core::ops::DerefMut;
 
-pub use control::{admin, status};
+pub use control::{admin, status, BackingLimits};
 pub use io::*;
 pub use note::Note;
 pub use request::{PeerRequest, Request, SentEpoch, Storage};
@@ -183,6 +183,7 @@ pub enum Violation {
 impl<S: Store> Resource<S> {
     /// Runs what was stored to be done later. `ok`: what was waited for went well.
     pub(crate) fn run_after(&mut self, after: After, ok: bool, h: &mut impl Host) {
+        self.ctl.stirred |= after != After::Nothing;
         match after {
             After::Nothing => {}
             After::Control(next) => self.control_next(next, ok, h),

@@ -201,26 +201,9 @@ impl<S: Store> Resource<S> {
         self.io.ordering
     }
 
-    /// A disk was attached or got new options: the best method that all disks allow is used again,
-    /// also if a flush had failed before.
-    pub(crate) fn ordering_changed(&mut self, h: &mut impl Host) {
-        let of_disk = |flushes: bool, drain: bool| match (flushes, drain) {
-            (true, _) => Ordering::Flush,
-            (false, true) => Ordering::Drain,
-            (false, false) => Ordering::None,
-        };
-        let best = self
-            .volumes
-            .iter()
-            .flatten()
-            .filter_map(|v| v.backing.as_ref())
-            .map(|b| of_disk(b.disk.conf.disk_flushes, b.disk.conf.disk_drain))
-            .min()
-            .unwrap_or(Ordering::Flush);
-        if core::mem::replace(&mut self.io.ordering, best) != best {
-            let note = super::super::Note::WriteOrdering(best.name());
-            h.emit(Effect::Log { vol: None, note });
-        }
+    /// Sets how the order of epochs is kept: at attach and with new disk options.
+    pub(crate) fn set_write_ordering(&mut self, ordering: Ordering) {
+        self.io.ordering = ordering;
     }
 
     pub(super) fn recv_barrier(

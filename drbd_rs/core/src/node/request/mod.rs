@@ -36,6 +36,8 @@ mod peer_write;
 mod request;
 mod stats;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod thaw;
 mod timers;
 pub(crate) mod token;
