@@ -28,9 +28,9 @@ mod resync;
 
 use core::ops::DerefMut;
 
-pub use control::{admin, status, BackingLimits};
+pub use control::{admin, status, BackingLimits, OpenRefused};
 pub use io::*;
-pub use note::Note;
+pub use note::{Level, Note};
 pub use request::{PeerRequest, Request, SentEpoch, Storage};
 
 use crate::al::ActivityLog;

@@ -128,6 +128,10 @@ impl Queue {
 pub(crate) struct ConnectionQueue(ConnectionEffects);
 
 impl ConnectionQueue {
+    fn is_empty(&self) -> bool {
+        self.0 == ConnectionEffects::default()
+    }
+
     pub(super) fn add(&mut self, fx: ConnectionEffects) {
         self.0.start_receiver |= fx.start_receiver;
         self.0.unconfigure |= fx.unconfigure;
@@ -165,9 +169,11 @@ impl<S: Store> Resource<S> {
         worked
     }
 
-    /// Whether a deferred effect could be carried out now.
-    pub(super) fn after_change_ready(&self) -> bool {
-        self.volumes.iter().flatten().any(|v| v.ctl.after.is_ready())
+    /// Whether deferred effects could be carried out now.
+    pub(super) fn after_change_is_due(&self) -> bool {
+        let volumes = self.volumes.iter().flatten();
+        volumes.into_iter().any(|v| v.ctl.after.is_ready())
+            || self.conns.iter().any(|c| !c.ctl.after.is_empty())
     }
 
     /// What an effect waited for is over.

@@ -251,6 +251,7 @@ impl<S: Store> Resource<S> {
             no_data: new.state.susp_nod,
             fencing: new.state.susp_fen,
         };
+        self.ctl.stirred = true;
         let susp = self.ctl.susp;
         for v in self.volumes.iter_mut().flatten() {
             v.state.susp = susp.user;
@@ -302,9 +303,12 @@ impl<S: Store> Resource<S> {
                 }
             }
             Now::ConnectionUp => {
-                let resumed = self
-                    .vol_mut(vol)
-                    .is_some_and(|v| core::mem::take(&mut v.ctl.al_suspended));
+                let resumed = self.vol_mut(vol).is_some_and(|v| {
+                    if let Some(b) = v.backing.as_mut() {
+                        b.al.set_suspended(false);
+                    }
+                    core::mem::take(&mut v.ctl.al_suspended)
+                });
                 if resumed {
                     self.log(vol, Note::AlResumed, h);
                 }

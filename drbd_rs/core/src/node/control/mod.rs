@@ -23,6 +23,7 @@ mod connect;
 mod disk;
 mod handshake;
 mod helper;
+mod open;
 mod recv_sizes;
 mod recv_state;
 mod recv_uuids;
@@ -34,6 +35,7 @@ mod timers;
 
 pub(crate) use change::{Flags, StateChange};
 pub use disk::BackingLimits;
+pub use open::OpenRefused;
 pub(crate) use disk::{Disk, IoErrorKind};
 pub(crate) use helper::HelperCall;
 pub(crate) use timers::Ping;
@@ -159,6 +161,8 @@ pub struct ResourceControl {
     pub(crate) next_helper: u32,
     /// The exit code of the helper whose continuation runs.
     pub(crate) helper_code: u8,
+    /// A continuation ran, or a state changed: all parts have to look again.
+    pub(crate) stirred: bool,
 }
 
 /// What `control/` keeps about a connection.
@@ -271,6 +275,7 @@ impl ResourceControl {
             helpers: [None; helper::CALLS],
             next_helper: 0,
             helper_code: 0,
+            stirred: false,
         }
     }
 }

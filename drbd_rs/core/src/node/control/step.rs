@@ -96,7 +96,7 @@ impl<S: Store> Resource<S> {
             more |= self.request_pump(h);
             more |= self.resync_pump(h);
             // What one part did may be what another waits for.
-            more |= h.room() != before || self.after_change_ready();
+            more |= h.room() != before || core::mem::take(&mut self.ctl.stirred);
             if h.room() < ROOM {
                 return Progress::More;
             }

@@ -46,15 +46,6 @@ impl Ordering {
             Ordering::Flush => "flush",
         }
     }
-
-    /// The letter in `/proc/drbd`.
-    pub(crate) const fn letter(self) -> char {
-        match self {
-            Ordering::None => 'n',
-            Ordering::Drain => 'd',
-            Ordering::Flush => 'f',
-        }
-    }
 }
 
 /// One epoch.

@@ -9,6 +9,7 @@ use crate::state::conn::State as Conn;
 use crate::units::Minor;
 
 use super::super::super::io::{Host, OpId, PeerIx, VolIx};
+use super::super::super::request::Ordering;
 use super::super::super::note::{Missing, Note};
 use super::super::super::{After, Resource, Store, PEER};
 
@@ -196,5 +197,23 @@ impl<S: Store> Resource<S> {
         }
         self.reconsider_pauses(h);
         self.answer(op, ErrCode::NoError, h);
+    }
+
+    /// Works out the method of write ordering anew: the strictest that all disks admit.
+    pub(super) fn ordering_changed(&mut self, h: &mut impl Host) {
+        let mut method = Ordering::Flush;
+        for b in self.volumes.iter().flatten().filter_map(|v| v.backing.as_ref()) {
+            let conf = &b.disk.conf;
+            if method == Ordering::Flush && !conf.disk_flushes {
+                method = Ordering::Drain;
+            }
+            if method == Ordering::Drain && !conf.disk_drain {
+                method = Ordering::None;
+            }
+        }
+        if self.write_ordering() != method {
+            self.log_peer(Note::WriteOrdering(method.name()), h);
+        }
+        self.set_write_ordering(method);
     }
 }
