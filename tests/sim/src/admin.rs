@@ -2,13 +2,17 @@
 
 //! Administrators: `drbdadm up`, `primary`, `down` and the like, and what tests ask about a node.
 
+use crate::disk::Disk;
 use crate::drbdmeta;
-use crate::node::{Machine, SimHost};
+use crate::node::{Machine, SimHost, VecStore};
 use crate::world::{World, VOL};
-use drbd_core::node::admin::Command;
-use drbd_core::node::{AppOp, OpId, PEER};
+use drbd_core::bitmap::PageFlags;
+use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
+use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
+use drbd_core::node::{AppOp, Backing, BackingStorage, OpId, Resource, Storage, PEER};
+use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Duration;
-use drbd_core::units::{BmBit, Sectors};
+use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
 
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,51 @@ impl Default for Options {
             al_extents: 67,
         }
     }
+}
+
+/// Requests of applications that a machine knows at once.
+const REQUESTS: usize = 1024;
+/// Requests of the peer that a machine knows at once.
+const PEER_REQUESTS: usize = 256;
+
+fn machine() -> Machine {
+    let storage = Storage {
+        requests: (0..REQUESTS).map(|_| slab::Slot::EMPTY).collect(),
+        peer_requests: (0..PEER_REQUESTS).map(|_| slab::Slot::EMPTY).collect(),
+        peer_waiting: vec![None; PEER_REQUESTS],
+        sent_epochs: vec![None; REQUESTS],
+    };
+    let volumes = (0..2).map(|_| None).collect();
+    Resource::new(ResourceOpts::default(), volumes, storage)
+}
+
+fn backing(disk: &Disk, conf: &DiskConf) -> Backing<VecStore> {
+    let size = disk.size();
+    let devices = Devices {
+        backing: size,
+        meta: size,
+        same: true,
+    };
+    let limits = BackingLimits {
+        max_bio: 1 << 20,
+        logical_block: 512,
+        physical_block: 4096,
+        io_min: 512,
+        write_cache: true,
+        fua: true,
+        ..BackingLimits::default()
+    };
+    let page = drbdmeta::superblock_page(disk);
+    let needs = attach_needs(conf, devices, Sectors(0), limits, &page)
+        .map_err(|(code, _)| code)
+        .expect("a good superblock");
+    let storage = BackingStorage {
+        al: vec![lru::Slot::EMPTY; needs.al_slots as usize],
+        words: vec![0; needs.bitmap.words as usize],
+        pages: vec![PageFlags::EMPTY; needs.bitmap.pages as usize],
+        extents: vec![lru::Slot::empty(Default::default()); needs.extents],
+    };
+    Backing::new(&needs, storage).expect("enough storage")
 }
 
 /// How long an administrator waits for an answer.
@@ -78,6 +127,51 @@ impl World {
             let states = self.describe();
             self.fail(&format!("n{node} {command:?}: code {code}; {states}"));
         }
+    }
+
+    /// The options of the connection.
+    pub(crate) fn net_conf(&self) -> NetConf {
+        NetConf {
+            wire_protocol: self.options.protocol,
+            ..NetConf::default()
+        }
+    }
+
+    fn disk_conf(&self) -> DiskConf {
+        DiskConf {
+            meta_dev_idx: -3,
+            c_min_rate: self.options.c_min_rate,
+            al_extents: self.options.al_extents,
+            ..DiskConf::default()
+        }
+    }
+
+    /// `drbdadm up`: powers the node on if need be, applies the activity log, attaches, connects.
+    /// Returns how many extents were hot.
+    pub fn up(&mut self, node: usize) -> usize {
+        assert!(self.nodes[node].res.is_none(), "the node is up already");
+        let hot = self.apply_al(node);
+        self.nodes[node].res = Some(machine());
+        self.with_machine(node, |res, host| {
+            let writes = vec![interval::Slot::EMPTY; REQUESTS];
+            let added = res.add_volume(Minor(node as u32), Vnr(0), writes, host);
+            assert!(matches!(added, Ok(VOL)), "the first volume");
+        });
+        let conf = self.disk_conf();
+        let disk = &self.nodes[node].disk;
+        let backing = backing(disk, &conf);
+        let op = OpId(self.next_op);
+        self.with_machine(node, |res, host| {
+            if let Err(refused) = res.attach(op, VOL, backing, host) {
+                panic!("attach: {}", refused.code);
+            }
+        });
+        let code = self.answer(node);
+        if code != 101 {
+            self.fail(&format!("n{node} attach: code {code}"));
+        }
+        self.connect(node);
+        hot
     }
 
     /// `drbdadm primary [--force]`.
@@ -175,8 +269,8 @@ impl World {
     }
 
     /// Whether both nodes are connected, up to date and at rest.
-    pub fn is_in_sync(w: &World) -> bool {
-        (0..2).all(|n| w.cstate(n) == "Connected" && w.disks(n) == ("UpToDate", "UpToDate"))
+    pub fn is_in_sync(&self) -> bool {
+        (0..2).all(|n| self.cstate(n) == "Connected" && self.disks(n) == ("UpToDate", "UpToDate"))
     }
 
     /// Both devices hold the same.

@@ -66,9 +66,14 @@ pub fn create_md(size: Sectors, device_uuid: u64) -> Disk {
     disk
 }
 
+/// The block with the superblock.
+pub fn superblock_page(disk: &Disk) -> [u8; 4096] {
+    page(disk, layout(disk.size()).superblock)
+}
+
 /// The superblock on the disk.
 pub fn superblock(disk: &Disk) -> Superblock {
-    Superblock::decode(&page(disk, layout(disk.size()).superblock))
+    Superblock::decode(&superblock_page(disk))
 }
 
 /// `drbdmeta apply-al`: marks everything that was hot when a Primary crashed. Returns how many

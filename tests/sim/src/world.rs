@@ -94,6 +94,8 @@ pub struct World {
     /// Requests of administrators made so far.
     pub(crate) next_op: u32,
     seed: u64,
+    /// Every effect goes into the trace (`SIM_VERBOSE` in the environment).
+    verbose: bool,
 }
 
 impl World {
@@ -129,6 +131,7 @@ impl World {
             options: crate::admin::Options::default(),
             last_size: Sectors(0),
             next_op: 1,
+            verbose: std::env::var_os("SIM_VERBOSE").is_some(),
             seed,
         }
     }
@@ -298,6 +301,9 @@ impl World {
     }
 
     fn carry_out(&mut self, node: usize, effect: Effect) {
+        if self.verbose {
+            self.note(format!("n{node} {effect:?}"));
+        }
         match effect {
             Effect::Send { .. } => self.enqueue(node, effect),
             Effect::Local {

@@ -94,7 +94,9 @@ fn story(protocol: u32) {
     w.read_everything(1);
     write_for(&mut w, 1, Duration::secs(1));
     let replayed = w.up(0);
-    assert!(replayed > 0, "the activity log was hot");
+    if replayed == 0 {
+        w.fail("the activity log was not hot");
+    }
     in_sync(&mut w);
     w.read_everything(1);
 
@@ -126,7 +128,7 @@ fn the_same_seed_gives_the_same_run() {
         let mut w = connected(7, Options::default());
         write_for(&mut w, 0, Duration::secs(1));
         in_sync(&mut w);
-        (w.now, w.steps, w.data(1, SIZE).to_vec())
+        (w.now, w.steps, w.data(1, w.last_size).to_vec())
     };
     assert!(run() == run());
 }
