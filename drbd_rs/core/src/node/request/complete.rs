@@ -124,7 +124,9 @@ impl<S: Store> Resource<S> {
         let r = *r;
         self.local_ends(r.vol);
         match result {
-            Ok(()) if r.io.op == AppOp::Read => self.count_moved(r.vol, Moved::Read, r.io.range.len),
+            Ok(()) if r.io.op == AppOp::Read => {
+                self.count_moved(r.vol, Moved::Read, r.io.range.len);
+            }
             Ok(()) => self.count_moved(r.vol, Moved::Written, r.io.range.len),
             Err(_) if given_up => {}
             Err(_) => self.local_failed(&r, h),

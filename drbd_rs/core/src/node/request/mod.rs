@@ -188,7 +188,7 @@ impl<S: Store> VolumeIo<S> {
 
     /// Whether a write waits for the activity log.
     pub(crate) const fn waits_for_log(&self) -> bool {
-        self.al_wait.len() > 0 || self.al_tx.len() > 0
+        !self.al_wait.is_empty() || !self.al_tx.is_empty()
     }
 }
 

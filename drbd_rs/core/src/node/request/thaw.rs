@@ -8,7 +8,7 @@
 use super::request::{Answer, Local, Net, Stage};
 use super::UNIT;
 
-use super::super::io::{AppOp, Host, VolIx};
+use super::super::io::{AppOp, Host};
 use super::super::{Resource, Store, PEER};
 use crate::store::slab::Id;
 
@@ -47,13 +47,7 @@ impl Walk {
 }
 
 impl<S: Store> Resource<S> {
-    /// Goes on with frozen requests. Suspension is one for the whole resource, and so is its end;
-    /// `vol` only names the volume whose change of state caused it.
-    pub(crate) fn thaw(&mut self, _vol: VolIx, what: Thaw, h: &mut impl Host) {
-        self.thaw_all(what, h);
-    }
-
-    /// Goes on with all frozen requests of the resource.
+    /// Goes on with frozen requests. Suspension is one for the whole resource, and so is its end.
     pub(crate) fn thaw_all(&mut self, what: Thaw, h: &mut impl Host) {
         self.io.thaw.what = Some(what);
         self.io.thaw.number = self.io.thaw.number.wrapping_add(1);
