@@ -80,6 +80,8 @@ impl Chaos {
             self.w.run_until("a usable disk", Duration::secs(120), |w| {
                 w.disks(old).0 == "UpToDate"
             });
+            // Nobody had flushed: its disk may have lost what applications were told.
+            self.w.accept_data_of(old);
             self.w.primary(old, false);
             self.w.read_everything(old);
         }
