@@ -347,3 +347,6 @@ impl PeerDeviceControl {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

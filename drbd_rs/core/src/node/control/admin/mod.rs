@@ -282,7 +282,8 @@ impl Operation {
 }
 
 impl<S: Store> Resource<S> {
-    /// Begins to work on a request; answered once by [`Effect::AdminDone`].
+    /// Begins to work on a request; answered once by [`Effect::AdminDone`]. The owner steps with
+    /// [`super::super::Input::Tick`] right afterwards, as after each method that takes a host.
     pub fn command(&mut self, op: OpId, command: Command, h: &mut impl Host) {
         if self.ctl.op.is_some() {
             self.refuse(op, Ss::InTransientState.number(), Some(Note::Busy), h);
