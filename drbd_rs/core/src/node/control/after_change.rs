@@ -128,10 +128,6 @@ impl Queue {
 pub(crate) struct ConnectionQueue(ConnectionEffects);
 
 impl ConnectionQueue {
-    fn is_empty(&self) -> bool {
-        self.0 == ConnectionEffects::default()
-    }
-
     pub(super) fn add(&mut self, fx: ConnectionEffects) {
         self.0.start_receiver |= fx.start_receiver;
         self.0.unconfigure |= fx.unconfigure;
@@ -167,13 +163,6 @@ impl<S: Store> Resource<S> {
             worked |= self.after_conn_change(peer, h);
         }
         worked
-    }
-
-    /// Whether deferred effects could be carried out now.
-    pub(super) fn after_change_is_due(&self) -> bool {
-        let volumes = self.volumes.iter().flatten();
-        volumes.into_iter().any(|v| v.ctl.after.is_ready())
-            || self.conns.iter().any(|c| !c.ctl.after.is_empty())
     }
 
     /// What an effect waited for is over.
@@ -466,7 +455,9 @@ impl<S: Store> Resource<S> {
             0 => {
                 let by_error = self.vol_mut(vol).is_some_and(|v| {
                     core::mem::take(&mut v.ctl.was_io_error)
-                        && v.backing.as_ref().is_some_and(|b| b.disk.conf.on_io_error == 1)
+                        && v.backing
+                            .as_ref()
+                            .is_some_and(|b| b.disk.conf.on_io_error == 1)
                 });
                 if by_error {
                     self.call_helper(HelperCommand::LocalIoError, Some(vol), again, h);

@@ -73,7 +73,10 @@ impl<S: Store> Resource<S> {
             suspend_on_no_data: self.ctl.opts.on_no_data == 1,
             open: v.ctl.opened != 0,
             attach: v.backing.as_ref().and_then(|b| b.disk.decision(v)),
-            fencing: v.backing.as_ref().map_or(Fencing::DontCare, |b| b.disk.fencing()),
+            fencing: v
+                .backing
+                .as_ref()
+                .map_or(Fencing::DontCare, |b| b.disk.fencing()),
             any_peer_primary: self
                 .volumes
                 .iter()
@@ -85,7 +88,11 @@ impl<S: Store> Resource<S> {
         Context {
             has_net_conf: c.ctl.conf.is_some(),
             two_primaries: c.ctl.conf.as_ref().is_some_and(|n| n.two_primaries),
-            has_verify_alg: c.ctl.conf.as_ref().is_some_and(|n| !n.verify_alg.is_empty()),
+            has_verify_alg: c
+                .ctl
+                .conf
+                .as_ref()
+                .is_some_and(|n| !n.verify_alg.is_empty()),
             apv: c.ctl.agreed.map_or(0, |a| a.apv),
             state_sent: c.ctl.state_sent,
             ..ctx
@@ -134,12 +141,11 @@ impl<S: Store> Resource<S> {
         let Some(old) = self.conn(peer).map(|c| c.ctl.cstate) else {
             return Ss::NothingToDo;
         };
-        let checked = check_connection(old, change).and_then(|()| {
-            match self.check_volumes(change, flags) {
+        let checked =
+            check_connection(old, change).and_then(|()| match self.check_volumes(change, flags) {
                 code if code.is_refusal() => Err(code),
                 _ => Ok(()),
-            }
-        });
+            });
         if let Err(code) = checked {
             if flags.verbose {
                 let note = Note::ConnChangeRefused {
@@ -174,6 +180,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) {
         let now = h.now();
+        self.ctl.stirred = true;
         let before = aggregate::summarize(old, self.states());
         if let (Some(c), Some(new)) = (self.conn_mut(peer), change.conn) {
             if old != Conn::WFReportParams && new == Conn::WFReportParams {

@@ -85,12 +85,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// [`super::super::Input::Connected`].
-    pub(super) fn peer_connected(
-        &mut self,
-        peer: PeerIx,
-        agreed: Agreed,
-        h: &mut impl Host,
-    ) {
+    pub(super) fn peer_connected(&mut self, peer: PeerIx, agreed: Agreed, h: &mut impl Host) {
         let now = h.now();
         let Some(c) = self.conn_mut(peer) else { return };
         if c.ctl.phase != Phase::Connecting || c.ctl.cstate != Conn::WFConnection {
@@ -122,7 +117,12 @@ impl<S: Store> Resource<S> {
             return false;
         }
         let Some(cursor) = greeting else {
-            if self.ctl.op.as_ref().is_some_and(admin::Operation::changes_role) {
+            if self
+                .ctl
+                .op
+                .as_ref()
+                .is_some_and(admin::Operation::changes_role)
+            {
                 return false;
             }
             self.send_protocol(peer, false, h);

@@ -219,7 +219,10 @@ impl<S: Store> Resource<S> {
     pub(crate) fn io_error(&mut self, vol: VolIx, kind: IoErrorKind, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
         let disk = v.state.disk;
-        let pass_on = v.backing.as_ref().is_some_and(|b| b.disk.conf.on_io_error == 0);
+        let pass_on = v
+            .backing
+            .as_ref()
+            .is_some_and(|b| b.disk.conf.on_io_error == 0);
         let data = matches!(kind, IoErrorKind::Read | IoErrorKind::Write);
         let mut note = Note::LocalIoFailed {
             detaching: false,
@@ -251,7 +254,12 @@ impl<S: Store> Resource<S> {
         if let Note::LocalIoFailed { detaching, .. } = &mut note {
             *detaching = true;
         }
-        self.change_state(vol, StateChange::NONE.disk(DiskState::Failed), Flags::HARD, h);
+        self.change_state(
+            vol,
+            StateChange::NONE.disk(DiskState::Failed),
+            Flags::HARD,
+            h,
+        );
         self.log(vol, note, h);
     }
 

@@ -252,7 +252,12 @@ impl<S: Store> Resource<S> {
             return;
         };
         let own = [
-            ("verify-alg", name64(n.verify_alg.as_bytes()), p.verify_alg, 88),
+            (
+                "verify-alg",
+                name64(n.verify_alg.as_bytes()),
+                p.verify_alg,
+                88,
+            ),
             ("csums-alg", name64(n.csums_alg.as_bytes()), p.csums_alg, 89),
         ];
         for (which, mine, theirs, since) in own {

@@ -41,7 +41,12 @@ pub(crate) struct Fence {
 }
 
 impl<S: Store> Resource<S> {
-    fn start_helper(&mut self, command: HelperCommand, vol: Option<VolIx>, h: &mut impl Host) -> u32 {
+    fn start_helper(
+        &mut self,
+        command: HelperCommand,
+        vol: Option<VolIx>,
+        h: &mut impl Host,
+    ) -> u32 {
         self.ctl.next_helper = self.ctl.next_helper.wrapping_add(1);
         let id = self.ctl.next_helper;
         h.emit(Effect::Log {
@@ -177,10 +182,7 @@ impl<S: Store> Resource<S> {
                 StateChange::NONE,
                 "peer unreachable, doing nothing since disk != UpToDate",
             ),
-            6 => (
-                StateChange::NONE.disk(Disk::Outdated),
-                "peer is active",
-            ),
+            6 => (StateChange::NONE.disk(Disk::Outdated), "peer is active"),
             7 => {
                 if fence.policy != Fencing::ResourceAndStonith {
                     self.log_peer(Note::FenceBroken(code), h);

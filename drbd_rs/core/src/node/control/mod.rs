@@ -35,9 +35,9 @@ mod timers;
 
 pub(crate) use change::{Flags, StateChange};
 pub use disk::BackingLimits;
-pub use open::OpenRefused;
 pub(crate) use disk::{Disk, IoErrorKind};
 pub(crate) use helper::HelperCall;
+pub use open::OpenRefused;
 pub(crate) use timers::Ping;
 
 use crate::nl::conf::{NetConf, ResourceOpts};

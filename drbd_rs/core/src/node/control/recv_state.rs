@@ -224,7 +224,11 @@ impl<S: Store> Resource<S> {
             self.refuse_thaw(vol, h);
             return;
         }
-        let flags = if comes_up { Flags::VERBOSE } else { Flags::HARD };
+        let flags = if comes_up {
+            Flags::VERBOSE
+        } else {
+            Flags::HARD
+        };
         if self.change_state(vol, change, flags, h).is_refusal() {
             self.refuse_peer(PEER, h);
             return;
@@ -273,7 +277,12 @@ impl<S: Store> Resource<S> {
             return Decided::Refused;
         };
         for (who, uuids, bits, flags) in [
-            ("self", own.uuids, own.bits, u64::from(own.crashed_primary) << 1),
+            (
+                "self",
+                own.uuids,
+                own.bits,
+                u64::from(own.crashed_primary) << 1,
+            ),
             ("peer", remote.uuids, remote.bits, remote.flags),
         ] {
             let note = Note::HandshakeUuids {

@@ -70,11 +70,7 @@ impl<S: Store> Resource<S> {
     /// The bitmap is clear: both copies count as good.
     pub(super) fn sync_skipped(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
-        let peer_current = v
-            .peers
-            .first()
-            .and_then(|p| p.ctl.uuids)
-            .map(|u| u.current);
+        let peer_current = v.peers.first().and_then(|p| p.ctl.uuids).map(|u| u.current);
         for p in &mut v.peers {
             p.ctl.prepares = None;
         }

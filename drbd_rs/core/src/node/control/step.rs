@@ -7,9 +7,7 @@ use crate::time::Instant;
 use crate::units::{Minor, Vnr};
 use crate::wire::{BlockId, Header, Packet};
 
-use super::super::io::{
-    BufId, Effect, Host, Input, PayloadPlan, PeerIx, Progress, Sock, VolIx,
-};
+use super::super::io::{BufId, Effect, Host, Input, PayloadPlan, PeerIx, Progress, Sock, VolIx};
 use super::super::note::Note;
 use super::super::{Connection, Resource, Store, Violation, Volume, PEER};
 use super::after_change::ROOM;
@@ -425,9 +423,7 @@ impl<S: Store> Resource<S> {
     /// Whether the resource is idle enough to be freed: StandAlone, no thread, no volumes, no
     /// request of an administrator.
     pub fn is_unused(&self) -> bool {
-        let idle = |c: &Connection| {
-            c.ctl.phase == Phase::None && c.ctl.cstate == Conn::StandAlone
-        };
+        let idle = |c: &Connection| c.ctl.phase == Phase::None && c.ctl.cstate == Conn::StandAlone;
         self.conns.iter().all(idle)
             && self.volumes.iter().all(Option::is_none)
             && self.ctl.op.is_none()

@@ -161,7 +161,10 @@ impl Node {
         let storage = BackingStorage {
             al: (0..needs.al_slots).map(|_| Default::default()).collect(),
             words: slots(0, usize::try_from(needs.bitmap.words).unwrap()),
-            pages: slots(Default::default(), usize::try_from(needs.bitmap.pages).unwrap()),
+            pages: slots(
+                Default::default(),
+                usize::try_from(needs.bitmap.pages).unwrap(),
+            ),
             extents: (0..needs.extents).map(|_| Default::default()).collect(),
         };
         let backing: Backing<VecStore> = Backing::new(&needs, storage).unwrap();
@@ -246,17 +249,32 @@ fn what_an_attached_disk_is_worth() {
         assert_eq!(n.disk(), disk);
         assert_eq!(n.m.vol(VOL).unwrap().size, SIZE);
         assert_eq!(n.attach(&sb), ErrCode::DiskConfigured.number());
-        assert_eq!(n.order(Command::Detach { vol: VOL, force: false }), 1);
+        assert_eq!(
+            n.order(Command::Detach {
+                vol: VOL,
+                force: false
+            }),
+            1
+        );
         assert_eq!(n.disk(), Disk::Diskless);
         assert!(n.m.vol(VOL).unwrap().backing.is_none());
-        assert_eq!(n.order(Command::Detach { vol: VOL, force: false }), 2);
+        assert_eq!(
+            n.order(Command::Detach {
+                vol: VOL,
+                force: false
+            }),
+            2
+        );
     }
 }
 
 #[test]
 fn bad_metadata_is_refused_with_its_code() {
     let mut n = Node::new(1);
-    let none = Superblock { magic: 0, ..fresh() };
+    let none = Superblock {
+        magic: 0,
+        ..fresh()
+    };
     assert_eq!(n.attach(&none), ErrCode::MdInvalid.number());
     let unclean = Superblock {
         flags: Md::default(),
@@ -285,10 +303,16 @@ fn primary_needs_good_data_or_force() {
     assert_eq!(uuids.current & 1, 1);
     assert_eq!(uuids.bitmap, crate::uuid::JUST_CREATED);
     assert_eq!(n.order(primary(false)), Ss::NothingToDo.number());
-    n.step(Input::Opened { vol: VOL, open: true });
+    n.step(Input::Opened {
+        vol: VOL,
+        open: true,
+    });
     let secondary = Command::Secondary { vol: VOL };
     assert_eq!(n.order(secondary), Ss::DeviceInUse.number());
-    n.step(Input::Opened { vol: VOL, open: false });
+    n.step(Input::Opened {
+        vol: VOL,
+        open: false,
+    });
     assert_eq!(n.order(secondary), Ss::Success.number());
     assert_eq!(n.m.disk(VOL).unwrap().uuids.current & 1, 0);
 }

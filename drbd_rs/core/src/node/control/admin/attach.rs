@@ -140,9 +140,7 @@ impl<S: Store> Resource<S> {
             (Step::Sized, Event::Io(true)) => self.attach_bitmap(a, h),
             (Step::Sized, _) => self.attach_fails(a, ErrCode::NomemBitmap.number(), h),
             (Step::Bitmap, Event::Io(true)) => self.attach_decides(a, h),
-            (Step::Bitmap | Step::Asked, _) => {
-                self.attach_fails(a, ErrCode::IoMdDisk.number(), h)
-            }
+            (Step::Bitmap | Step::Asked, _) => self.attach_fails(a, ErrCode::IoMdDisk.number(), h),
             (Step::Stored, _) => {
                 self.gate_open(vol, h);
                 h.emit(Effect::Uevent { vol });

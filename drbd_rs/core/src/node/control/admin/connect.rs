@@ -110,9 +110,11 @@ impl<S: Store> Resource<S> {
             }
             Step::Plain => match code {
                 Ss::NothingToDo | Ss::AlreadyStandalone => going,
-                Ss::PrimaryNop => {
-                    d.ask(Step::OutdatePeer, leave.pdsk(Disk::Outdated), Flags::VERBOSE)
-                }
+                Ss::PrimaryNop => d.ask(
+                    Step::OutdatePeer,
+                    leave.pdsk(Disk::Outdated),
+                    Flags::VERBOSE,
+                ),
                 Ss::CwFailedByPeer if cstate <= Conn::WFConnection => {
                     // The connection broke while the peer was being asked.
                     d.ask(Step::Last, leave, Flags::VERBOSE)

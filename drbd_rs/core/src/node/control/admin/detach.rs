@@ -55,7 +55,12 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Detach(d), h);
     }
 
-    pub(super) fn move_detach(&mut self, mut d: Detaching, event: Event, h: &mut impl Host) -> Move {
+    pub(super) fn move_detach(
+        &mut self,
+        mut d: Detaching,
+        event: Event,
+        h: &mut impl Host,
+    ) -> Move {
         let vol = d.vol;
         match (d.step, event) {
             (Step::Begin, _) => {

@@ -19,8 +19,8 @@ mod suspend;
 mod sync;
 mod volume;
 
-pub use attach::AttachRefused;
 pub use super::disk::BackingLimits;
+pub use attach::AttachRefused;
 pub use prepare::{attach_needs, superblock_sector, AttachNeeds, Devices};
 
 use crate::nl::conf::{DiskConf, NetConf, ResourceOpts};
@@ -447,9 +447,9 @@ impl<S: Store> Resource<S> {
 
     /// The continuation that lets the running request go on.
     fn operation_goes_on(&self) -> After {
-        self.ctl
-            .op
-            .map_or(After::Nothing, |o| After::Control(Next::Operation { op: o.id }))
+        self.ctl.op.map_or(After::Nothing, |o| {
+            After::Control(Next::Operation { op: o.id })
+        })
     }
 
     /// Lets the running request make its moves. True: it made one.

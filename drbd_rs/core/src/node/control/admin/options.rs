@@ -9,8 +9,8 @@ use crate::state::conn::State as Conn;
 use crate::units::Minor;
 
 use super::super::super::io::{Host, OpId, PeerIx, VolIx};
-use super::super::super::request::Ordering;
 use super::super::super::note::{Missing, Note};
+use super::super::super::request::Ordering;
 use super::super::super::{After, Resource, Store, PEER};
 
 /// `protocol A`.
@@ -41,7 +41,10 @@ impl<S: Store> Resource<S> {
             return Err((ErrCode::NotProtoC, None));
         }
         for v in self.volumes.iter().flatten() {
-            let stonith = v.backing.as_ref().is_some_and(|b| b.disk.conf.fencing == STONITH);
+            let stonith = v
+                .backing
+                .as_ref()
+                .is_some_and(|b| b.disk.conf.fencing == STONITH);
             if new.wire_protocol == PROTOCOL_A && stonith {
                 return Err((ErrCode::StonithAndProtA, None));
             }
@@ -78,7 +81,9 @@ impl<S: Store> Resource<S> {
         if let Err((code, note)) = self.check_net_options(peer, &new) {
             return self.refuse(op, code.number(), note, h);
         }
-        let syncing = self.states().any(|s| s.conn.is_sync() && !s.conn.is_verify());
+        let syncing = self
+            .states()
+            .any(|s| s.conn.is_sync() && !s.conn.is_verify());
         let verifying = self.states().any(|s| s.conn.is_verify());
         if syncing && new.csums_alg != old.csums_alg {
             return self.answer(op, ErrCode::CsumsResyncRunning, h);
@@ -184,9 +189,7 @@ impl<S: Store> Resource<S> {
         if let Some(b) = self.vol_mut(vol).and_then(|v| v.backing.as_mut()) {
             b.disk.conf = new;
             b.disk.sanitize();
-            b.disk.flags = Md(b.disk.flags)
-                .set_to(Md::AL_DISABLED, !new.al_updates)
-                .0;
+            b.disk.flags = Md(b.disk.flags).set_to(Md::AL_DISABLED, !new.al_updates).0;
             b.al.set_updates(new.al_updates);
         }
         self.ordering_changed(h);
@@ -202,7 +205,12 @@ impl<S: Store> Resource<S> {
     /// Works out the method of write ordering anew: the strictest that all disks admit.
     pub(super) fn ordering_changed(&mut self, h: &mut impl Host) {
         let mut method = Ordering::Flush;
-        for b in self.volumes.iter().flatten().filter_map(|v| v.backing.as_ref()) {
+        for b in self
+            .volumes
+            .iter()
+            .flatten()
+            .filter_map(|v| v.backing.as_ref())
+        {
             let conf = &b.disk.conf;
             if method == Ordering::Flush && !conf.disk_flushes {
                 method = Ordering::Drain;

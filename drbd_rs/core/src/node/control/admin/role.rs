@@ -57,10 +57,7 @@ impl RoleChange {
             Flags::QUIET
         };
         self.step = step;
-        Move::Ask(
-            Kind::Role(self),
-            Ask::volume(self.vol, self.change, flags),
-        )
+        Move::Ask(Kind::Role(self), Ask::volume(self.vol, self.change, flags))
     }
 
     /// Another attempt, if there is one left.
@@ -187,8 +184,8 @@ impl<S: Store> Resource<S> {
     /// Once effects and requests have settled: the UUIDs.
     fn role_settled(&mut self, r: RoleChange, h: &mut impl Host) -> Move {
         let vol = r.vol;
-        let settled = self.vol(vol).is_some_and(|v| v.ctl.after.is_empty())
-            && self.network_pending(vol) == 0;
+        let settled =
+            self.vol(vol).is_some_and(|v| v.ctl.after.is_empty()) && self.network_pending(vol) == 0;
         if !settled {
             return Move::Poll(Kind::Role(r));
         }

@@ -156,13 +156,7 @@ impl<S: Store> Resource<S> {
         self.answer(op, answer, h);
     }
 
-    pub(super) fn admin_new_uuid(
-        &mut self,
-        op: OpId,
-        vol: VolIx,
-        clear: bool,
-        h: &mut impl Host,
-    ) {
+    pub(super) fn admin_new_uuid(&mut self, op: OpId, vol: VolIx, clear: bool, h: &mut impl Host) {
         let s = self.state(vol);
         let Some(d) = self.disk(vol).filter(|_| s.disk >= Disk::Inconsistent) else {
             return self.answer(op, ErrCode::NoDisk, h);
@@ -182,7 +176,12 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::NewUuid(n), h);
     }
 
-    pub(super) fn move_new_uuid(&mut self, mut n: NewUuid, event: Event, h: &mut impl Host) -> Move {
+    pub(super) fn move_new_uuid(
+        &mut self,
+        mut n: NewUuid,
+        event: Event,
+        h: &mut impl Host,
+    ) -> Move {
         let vol = n.vol;
         if event == Event::Io(false) {
             return Move::Done(ErrCode::IoMdDisk.number());

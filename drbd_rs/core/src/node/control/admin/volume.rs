@@ -11,9 +11,7 @@ use crate::store::interval;
 use crate::units::{Minor, Sectors, Vnr};
 
 use super::super::super::io::{Host, OpId, VolIx};
-use super::super::super::{
-    request, resync, Connection, PeerDevice, Resource, Store, Volume, PEER,
-};
+use super::super::super::{request, resync, Connection, PeerDevice, Resource, Store, Volume, PEER};
 use super::super::{
     ConnectionControl, Flags, PeerDeviceControl, ResourceControl, StateChange, VolumeControl,
 };

@@ -171,7 +171,11 @@ impl<S: Store> Resource<S> {
             unacked: io.unacked,
             in_flight: io.in_flight,
             epochs: io.epochs,
-            peer_flags: v.peers.first().and_then(|p| p.ctl.uuids).map_or(0, |u| u.flags),
+            peer_flags: v
+                .peers
+                .first()
+                .and_then(|p| p.ctl.uuids)
+                .map_or(0, |u| u.flags),
             timeout_type,
         })
     }
@@ -214,7 +218,10 @@ impl<S: Store> Resource<S> {
             return MAX_BIO_SIZE_SAFE;
         };
         let told = v.peers.first().map_or(0, |p| p.ctl.max_bio);
-        let stored = v.backing.as_ref().map_or(told, |b| b.disk.la_peer_max_bio.max(told));
+        let stored = v
+            .backing
+            .as_ref()
+            .map_or(told, |b| b.disk.la_peer_max_bio.max(told));
         let stored = stored.max(MAX_BIO_SIZE_SAFE);
         let peer = match self.agreed(PEER).map(|a| a.apv) {
             None => stored,
@@ -223,7 +230,10 @@ impl<S: Store> Resource<S> {
             Some(95..=99) => 128 << 10,
             Some(_) => MAX_BIO_SIZE,
         };
-        let own = v.backing.as_ref().map_or(MAX_BIO_SIZE, |b| b.disk.limits.max_bio);
+        let own = v
+            .backing
+            .as_ref()
+            .map_or(MAX_BIO_SIZE, |b| b.disk.limits.max_bio);
         // Never below what any block layer needs, and in whole blocks.
         own.min(peer).min(MAX_BIO_SIZE).max(MAX_BIO_SIZE_SAFE) & !0xfff
     }

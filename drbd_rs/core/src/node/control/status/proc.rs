@@ -124,9 +124,7 @@ impl Display for VolumeLines {
         write!(f, "lo:{lo} pe:{pe} ua:{ua} ap:{ap} ep:{ep} wo:{wo} ")?;
         writeln!(f, "oos:{}", self.out_of_sync.saturating_mul(4))?;
         match s.conn {
-            Conn::SyncSource | Conn::SyncTarget | Conn::VerifyS | Conn::VerifyT => {
-                self.progress(f)
-            }
+            Conn::SyncSource | Conn::SyncTarget | Conn::VerifyS | Conn::VerifyT => self.progress(f),
             _ => Ok(()),
         }
     }
@@ -291,7 +289,11 @@ impl Display for LruLine<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (used, of) = self.stats.used;
         let [hits, misses, starving, locked, changed] = self.stats.counts;
-        write!(f, "\t{}: used:{used}/{of} hits:{hits} misses:{misses} ", self.name)?;
+        write!(
+            f,
+            "\t{}: used:{used}/{of} hits:{hits} misses:{misses} ",
+            self.name
+        )?;
         writeln!(f, "starving:{starving} locked:{locked} changed:{changed}")
     }
 }

@@ -133,6 +133,9 @@ fn a_fresh_resync_has_a_longer_bar() {
     l.resync.total = 1 << 21;
     l.resync.left = 1 << 21;
     let text = l.to_string();
-    assert!(text.contains("\t[>....................] sync'ed:  0.1% (8192/8192)M"), "{text}");
+    assert!(
+        text.contains("\t[>....................] sync'ed:  0.1% (8192/8192)M"),
+        "{text}"
+    );
     assert!(!text.contains("want"));
 }
