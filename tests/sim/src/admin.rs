@@ -250,7 +250,11 @@ impl World {
         } else {
             AppOp::Write
         };
-        if self.nodes[node].res.as_ref().is_some_and(Machine::can_submit) {
+        if self.nodes[node]
+            .res
+            .as_ref()
+            .is_some_and(Machine::can_submit)
+        {
             self.submit(node, op, start, len);
         }
     }
@@ -278,10 +282,14 @@ impl World {
         let size = self.last_size;
         let found = {
             let (a, b) = (self.data(0, size), self.data(1, size));
-            (0..size.0 as usize).find(|at| a[*at] != b[*at]).map(|at| (at, a[at], b[at]))
+            (0..size.0 as usize)
+                .find(|at| a[*at] != b[*at])
+                .map(|at| (at, a[at], b[at]))
         };
         if let Some((at, a, b)) = found {
-            let bits: Vec<_> = (0..2).map(|n| self.is_dirty(n, BmBit(at as u64 / 8))).collect();
+            let bits: Vec<_> = (0..2)
+                .map(|n| self.is_dirty(n, BmBit(at as u64 / 8)))
+                .collect();
             self.fail(&format!("sector {at}: {a:#x} and {b:#x}, dirty {bits:?}"));
         }
     }
@@ -331,7 +339,10 @@ impl World {
 
     /// Bits that are set in the bitmap of a node.
     pub fn bits_set(&self, node: usize) -> u64 {
-        self.nodes[node].res.as_ref().map_or(0, |r| r.out_of_sync(VOL))
+        self.nodes[node]
+            .res
+            .as_ref()
+            .map_or(0, |r| r.out_of_sync(VOL))
     }
 
     /// Whether a block is marked out of sync; `None` if the node does not know.

@@ -233,7 +233,7 @@ impl World {
         match n.sockets.as_mut() {
             Some(s) if s.link == link && ix == 0 => {
                 s.inbox.push_back(frame);
-                self.step_receiver(node);
+                self.receiver(node);
             }
             Some(s) if s.link == link => self.receive(node, ix, frame),
             _ => {
@@ -242,23 +242,6 @@ impl World {
                 if self.net.up {
                     self.schedule(peer, self.net.delay, Event::Reset(link));
                 }
-            }
-        }
-    }
-
-    fn step_receiver(&mut self, node: usize) {
-        let runs = self.nodes[node].receiver
-            && self.nodes[node]
-                .res
-                .as_ref()
-                .is_some_and(|r| r.receiver_wish(PEER) == ReceiverWish::Run);
-        if runs {
-            if let Some(frame) = self.nodes[node]
-                .sockets
-                .as_mut()
-                .and_then(|s| s.inbox.pop_front())
-            {
-                self.receive(node, 0, frame);
             }
         }
     }

@@ -37,7 +37,7 @@ impl Host for SimHost<'_> {
     }
 
     fn random(&mut self) -> u64 {
-        self.rng.next()
+        self.rng.bits()
     }
 
     fn emit(&mut self, effect: Effect) {

@@ -103,7 +103,7 @@ impl World {
     pub fn new(seed: u64, size: Sectors) -> World {
         let mut rng = Rng::new(seed);
         let mut node = |n: u64| {
-            let disk = drbdmeta::create_md(size, rng.next() | 1);
+            let disk = drbdmeta::create_md(size, rng.bits() | 1);
             Node::new(disk, Rng::new(seed ^ (n << 32)))
         };
         let nodes = [node(1), node(2)];
@@ -275,28 +275,24 @@ impl World {
         self.receiver(node);
     }
 
-    fn receiver(&mut self, node: usize) {
-        loop {
-            let n = &mut self.nodes[node];
-            let (Some(res), true) = (n.res.as_ref(), n.receiver) else {
-                return;
-            };
-            match res.receiver_wish(PEER) {
-                ReceiverWish::Exit => {
-                    n.receiver = false;
-                    self.step(node, Input::ReceiverGone { peer: PEER });
-                    return;
-                }
-                ReceiverWish::Run => {
-                    let Some(frame) = n.sockets.as_mut().and_then(|s| s.inbox.pop_front()) else {
-                        return;
-                    };
-                    // The step comes back here for the next one.
-                    self.receive(node, 0, frame);
-                    return;
-                }
-                ReceiverWish::Pause | ReceiverWish::Close => return,
+    /// Lets the receiver do what it may. The step for a packet comes back here for the next one.
+    pub(crate) fn receiver(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        let (Some(res), true) = (n.res.as_ref(), n.receiver) else {
+            return;
+        };
+        match res.receiver_wish(PEER) {
+            ReceiverWish::Exit => {
+                n.receiver = false;
+                self.step(node, Input::ReceiverGone { peer: PEER });
             }
+            ReceiverWish::Run => {
+                let inbox = n.sockets.as_mut().map(|s| &mut s.inbox);
+                if let Some(frame) = inbox.and_then(VecDeque::pop_front) {
+                    self.receive(node, 0, frame);
+                }
+            }
+            ReceiverWish::Pause | ReceiverWish::Close => {}
         }
     }
 

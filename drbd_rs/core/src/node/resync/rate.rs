@@ -270,13 +270,19 @@ mod tests {
             ..CONF
         };
         rate.reset(&conf, 0);
-        let mut asked = 0;
-        for _ in 0..200 {
-            rate.answered(asked * 8);
-            asked = u64::from(rate.step(&conf, 4000));
-            rate.asked(asked as u32);
+        // A peer that answers 30 blocks in a step, no more.
+        let (mut open, mut answered) = (0u32, 0);
+        for _ in 0..400 {
+            answered = open.min(30);
+            open -= answered;
+            rate.answered(u64::from(answered) * 8);
+            let asked = rate.step(&conf, 4000);
+            rate.asked(asked);
+            open += asked;
         }
-        assert!((8..=13).contains(&asked), "{asked} blocks per step");
+        assert_eq!(answered, 30);
+        let waiting = i64::from(open) * 8 - 240;
+        assert!((50..=150).contains(&waiting), "{waiting} sectors in flight");
     }
 
     #[test]
