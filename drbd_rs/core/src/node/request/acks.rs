@@ -138,12 +138,7 @@ impl<S: Store> Resource<S> {
         Ok(())
     }
 
-    fn recv_data_reply(
-        &mut self,
-        vol: VolIx,
-        p: Data,
-        h: &mut impl Host,
-    ) -> Result<(), Violation> {
+    fn recv_data_reply(&mut self, vol: VolIx, p: Data, h: &mut impl Host) -> Result<(), Violation> {
         let read = self.awaited_read(vol, p.block_id, p.sector.0);
         let (id, r) = read.ok_or(Violation::Ack)?;
         debug_assert_eq!(r.io.op, AppOp::Read);

@@ -26,7 +26,9 @@ impl<S: Store> Resource<S> {
     pub(super) fn enter_log(&mut self, vol: VolIx, id: Id, h: &mut impl Host) {
         let has_disk = self.io_has_disk(vol);
         self.name_log(vol);
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         let (op, range) = (r.io.op, r.io.range);
         let Some(Some(v)) = self.volumes.get_mut(usize::from(vol.0)) else {
             return;
@@ -68,8 +70,12 @@ impl<S: Store> Resource<S> {
                 break;
             };
             let Some(b) = v.backing.as_mut() else { break };
-            let Some(id) = v.io.al_wait.front() else { break };
-            let Some(r) = self.io.requests.get_mut(id) else { break };
+            let Some(id) = v.io.al_wait.front() else {
+                break;
+            };
+            let Some(r) = self.io.requests.get_mut(id) else {
+                break;
+            };
             let outcome = begin(b, &mut r.claim);
             if let Begin::Wait(Wait::Starving | Wait::Locked | Wait::Full) = outcome {
                 break;
@@ -150,4 +156,3 @@ impl<S: Store> Resource<S> {
         }
     }
 }
-

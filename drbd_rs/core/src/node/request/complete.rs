@@ -41,7 +41,9 @@ impl<S: Store> Resource<S> {
 
     /// Tells the application.
     pub(super) fn complete(&mut self, id: Id, result: AppResult, h: &mut impl Host) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         r.completed = true;
         let r = *r;
         self.leave_writes(id);
@@ -57,7 +59,9 @@ impl<S: Store> Resource<S> {
     }
 
     fn leave_writes(&mut self, id: Id) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         if !core::mem::take(&mut r.in_writes) {
             return;
         }
@@ -75,7 +79,9 @@ impl<S: Store> Resource<S> {
     }
 
     fn put_extents(&mut self, id: Id) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         let Some(Some(v)) = self.volumes.get_mut(usize::from(r.vol.0)) else {
             return;
         };
@@ -110,7 +116,9 @@ impl<S: Store> Resource<S> {
 
     /// The own disk is done with a request.
     pub(super) fn app_local_done(&mut self, id: Id, result: AppResult, h: &mut impl Host) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         let given_up = match r.local {
             Local::Pending => false,
             Local::Abandoned => true,
@@ -158,7 +166,9 @@ impl<S: Store> Resource<S> {
     /// The packet of a request was handed to TCP.
     pub(super) fn app_sent(&mut self, id: Id, h: &mut impl Host) {
         let now = h.now();
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         if !r.net.is_queued() {
             return;
         }
@@ -172,7 +182,9 @@ impl<S: Store> Resource<S> {
 
     /// Notes the first answer of the peer, or a worse one.
     pub(super) fn net_answer(&mut self, id: Id, answer: Answer) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         let old = r.net.answer();
         let better = match (old, answer) {
             (None, _) => return,
@@ -194,7 +206,9 @@ impl<S: Store> Resource<S> {
     /// A read failed on one side: the other one may have the data. Each side is tried once, so that
     /// this ends.
     fn retry_read(&mut self, id: Id, h: &mut impl Host) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         r.avoid_local |= matches!(r.local, Local::Failed(_));
         r.avoid_peer |= r.net.answer() == Some(Answer::Refused);
         r.local = Local::None;

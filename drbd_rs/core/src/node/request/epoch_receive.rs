@@ -14,9 +14,7 @@
 use super::token::Name;
 use super::UNIT;
 
-use super::super::io::{
-    AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, Sock, VolIx,
-};
+use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, Sock, VolIx};
 use super::super::{Resource, Store, Violation, PEER};
 use crate::units::SectorRange;
 use crate::wire::{BarrierAck, BarrierNr, Packet};

@@ -57,7 +57,9 @@ impl<S: Store> Resource<S> {
     /// Before anything of epoch `epoch` is sent: closes the one before.
     pub(super) fn before_send(&mut self, peer: PeerIx, epoch: u32, h: &mut impl Host) {
         let now = h.now();
-        let Some(e) = self.io_epochs(peer) else { return };
+        let Some(e) = self.io_epochs(peer) else {
+            return;
+        };
         let s = e.sending;
         if !s.started || s.nr == epoch {
             return;
@@ -86,7 +88,9 @@ impl<S: Store> Resource<S> {
 
     /// A write of epoch `epoch` follows.
     pub(super) fn count_sent_write(&mut self, peer: PeerIx, epoch: u32) {
-        let Some(e) = self.io_epochs(peer) else { return };
+        let Some(e) = self.io_epochs(peer) else {
+            return;
+        };
         if !e.sending.started {
             e.sending = Sending {
                 started: true,
@@ -105,8 +109,7 @@ impl<S: Store> Resource<S> {
         };
         let s = e.sending;
         let frozen = self.io.thaw.is_running();
-        if s.started && s.writes != 0 && s.nr != open && !frozen && self.connected(peer).is_some()
-        {
+        if s.started && s.writes != 0 && s.nr != open && !frozen && self.connected(peer).is_some() {
             self.before_send(peer, open, h);
         }
     }
@@ -139,7 +142,9 @@ impl<S: Store> Resource<S> {
         };
         let mut at = self.io.log.oldest();
         while let Some(id) = at {
-            let Some(r) = self.io.requests.get(id).copied() else { break };
+            let Some(r) = self.io.requests.get(id).copied() else {
+                break;
+            };
             if !up_to(r.epoch, acked) {
                 break;
             }

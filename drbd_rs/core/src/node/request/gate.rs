@@ -42,7 +42,9 @@ impl<S: Store> Resource<S> {
     /// Runs those who waited for the end of I/O.
     pub(super) fn gate_pump(&mut self, vol: VolIx, h: &mut impl Host) {
         loop {
-            let Some(v) = self.io_vol_mut(vol) else { return };
+            let Some(v) = self.io_vol_mut(vol) else {
+                return;
+            };
             if v.io.in_flight != 0 || h.room() < super::UNIT {
                 return;
             }

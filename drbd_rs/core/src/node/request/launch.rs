@@ -26,7 +26,13 @@ fn balance(policy: u32, sector: u64, local: u32, pending: u32, turn: &mut bool) 
         2 => core::mem::replace(turn, !*turn),
         3 => local > pending,
         // 32 KiB to 1 MiB stripes.
-        5..=10 => sector.wrapping_shl(9).wrapping_shr(policy.saturating_add(10)) & 1 == 1,
+        5..=10 => {
+            sector
+                .wrapping_shl(9)
+                .wrapping_shr(policy.saturating_add(10))
+                & 1
+                == 1
+        }
         // Prefer the own disk; so does "when congested" in the C driver.
         _ => false,
     }
@@ -140,8 +146,7 @@ impl<S: Store> Resource<S> {
     fn launch_read(&mut self, id: Id, r: Request, h: &mut impl Host) {
         let s = self.io_state(r.vol);
         let mut local = self.may_read_local(s, &r);
-        let remote =
-            s.pdsk == Disk::UpToDate && self.connected(PEER).is_some() && !r.avoid_peer;
+        let remote = s.pdsk == Disk::UpToDate && self.connected(PEER).is_some() && !r.avoid_peer;
         if local && remote {
             local = !self.peer_reads(r);
         }
@@ -171,7 +176,9 @@ impl<S: Store> Resource<S> {
     /// Gives the request to the own disk.
     pub(super) fn submit_local(&mut self, id: Id, h: &mut impl Host) {
         let now = h.now();
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         r.local = Local::Pending;
         r.local_at = now;
         let (vol, io) = (r.vol, r.io);
@@ -198,7 +205,9 @@ impl<S: Store> Resource<S> {
     /// Marks the leg to the peer as begun.
     fn net_begins(&mut self, id: Id, expect: Expect) {
         let incarnation = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         r.net = Net::Live {
             queued: true,
             answer: Answer::Awaited,
@@ -222,7 +231,9 @@ impl<S: Store> Resource<S> {
 
     /// Queues the write for the peer, behind a barrier where it begins an epoch.
     pub(super) fn queue_write(&mut self, id: Id, h: &mut impl Host) {
-        let Some(agreed) = self.connected(PEER) else { return };
+        let Some(agreed) = self.connected(PEER) else {
+            return;
+        };
         let protocol = self
             .io_conn(PEER)
             .and_then(|c| c.ctl.conf.as_ref())
@@ -255,7 +266,10 @@ impl<S: Store> Resource<S> {
             }
             AppOp::WriteZeroes { unmap } => {
                 let may = if unmap { dp::DISCARD } else { 0 };
-                (Packet::Zeroes(trim(flags | dp::ZEROES | may)), Payload::None)
+                (
+                    Packet::Zeroes(trim(flags | dp::ZEROES | may)),
+                    Payload::None,
+                )
             }
             AppOp::Write | AppOp::Read | AppOp::Flush => (
                 Packet::Data(Data {
@@ -272,7 +286,15 @@ impl<S: Store> Resource<S> {
         };
         let vnr = self.io_vnr(r.vol);
         self.count_moved(r.vol, super::stats::Moved::Sent, r.io.range.len);
-        self.send(PEER, Sock::Data, vnr, packet, payload, Name::App(id).send(), h);
+        self.send(
+            PEER,
+            Sock::Data,
+            vnr,
+            packet,
+            payload,
+            Name::App(id).send(),
+            h,
+        );
     }
 
     /// Asks the peer for the data.

@@ -74,7 +74,9 @@ impl<S: Store> Resource<S> {
             }
             self.forget_peer_request(id, h);
         }
-        let flushes = self.io_conn(peer).map_or(0, |c| c.epochs.received.flushes());
+        let flushes = self
+            .io_conn(peer)
+            .map_or(0, |c| c.epochs.received.flushes());
         if self.peer_active(peer) != 0 || flushes != 0 {
             return false;
         }
@@ -99,7 +101,9 @@ impl<S: Store> Resource<S> {
             .any(|v| v.state.is_suspended());
         let mut at = self.io.log.oldest();
         while let Some(id) = at {
-            let Some(r) = self.io.requests.get(id) else { break };
+            let Some(r) = self.io.requests.get(id) else {
+                break;
+            };
             at = r.newer;
             if !r.net.is_queued() && (frozen || !r.net.is_live()) {
                 continue;
@@ -125,7 +129,9 @@ impl<S: Store> Resource<S> {
 
     /// The leg to the peer is gone for good: whatever the peer said, its copy may lack the data.
     pub(super) fn net_lost(&mut self, id: Id, h: &mut impl Host) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         r.net.set_sent();
         if !r.net.is_live() {
             // Finished before; only the sender had not said so.

@@ -72,7 +72,9 @@ enum Transaction {
         failed: bool,
     },
     /// The block is being written.
-    Block { tx: Tx },
+    Block {
+        tx: Tx,
+    },
 }
 
 /// Metadata I/O of one attached disk.
@@ -154,7 +156,9 @@ fn put(waiters: &mut [After; WAITERS], after: After) -> bool {
 impl<S: Store> Resource<S> {
     /// Gives the activity log of the attached disk a name among those of the volume.
     pub(super) fn name_log(&mut self, vol: VolIx) {
-        let Some(v) = self.io_vol_mut(vol) else { return };
+        let Some(v) = self.io_vol_mut(vol) else {
+            return;
+        };
         let Some(b) = v.backing.as_mut() else { return };
         if b.meta_io.instance == 0 {
             v.io.logs = v.io.logs.wrapping_add(1).max(1);
@@ -201,7 +205,9 @@ impl<S: Store> Resource<S> {
     }
 
     fn write_superblock(&mut self, vol: VolIx, h: &mut impl Host) {
-        let Some(b) = self.io_backing(vol) else { return };
+        let Some(b) = self.io_backing(vol) else {
+            return;
+        };
         if b.meta_io.superblock_in_flight {
             return;
         }
@@ -210,7 +216,15 @@ impl<S: Store> Resource<S> {
         b.meta_io.due = None;
         let sector = b.disk.layout.superblock;
         let flags = durable(b.disk.conf.md_flushes);
-        emit(vol, Name::Superblock(vol), MetaOp::WriteSuperblock, sector, 4096, flags, h);
+        emit(
+            vol,
+            Name::Superblock(vol),
+            MetaOp::WriteSuperblock,
+            sector,
+            4096,
+            flags,
+            h,
+        );
     }
 
     fn superblock_written(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
@@ -332,12 +346,20 @@ impl<S: Store> Resource<S> {
             job.in_flight = job.in_flight.saturating_add(1);
             b.meta_io.job = Some(job);
             let read = job.kind == JobKind::Read;
-            self.page_io(vol, page, Name::BitmapPage(vol, saturate_u32(page)), read, h);
+            self.page_io(
+                vol,
+                page,
+                Name::BitmapPage(vol, saturate_u32(page)),
+                read,
+                h,
+            );
         }
     }
 
     fn page_io(&mut self, vol: VolIx, page: u64, name: Name, read: bool, h: &mut impl Host) {
-        let Some(v) = self.io_vol_mut(vol) else { return };
+        let Some(v) = self.io_vol_mut(vol) else {
+            return;
+        };
         let Some(b) = v.backing.as_mut() else { return };
         if !read {
             b.bitmap.take_changed(page);
@@ -364,8 +386,12 @@ impl<S: Store> Resource<S> {
         ok: bool,
         h: &mut impl Host,
     ) {
-        let Some(b) = self.io_backing(vol) else { return };
-        let Some(job) = b.meta_io.job.as_mut() else { return };
+        let Some(b) = self.io_backing(vol) else {
+            return;
+        };
+        let Some(job) = b.meta_io.job.as_mut() else {
+            return;
+        };
         job.in_flight = job.in_flight.saturating_sub(1);
         let good = match (job.kind, data) {
             (JobKind::Read, Some(data)) if ok => b.bitmap.load_page(u64::from(page), data),
@@ -448,7 +474,9 @@ impl<S: Store> Resource<S> {
     }
 
     fn write_al_block(&mut self, vol: VolIx, tx: Tx, failed: bool, h: &mut impl Host) {
-        let Some(b) = self.io_backing(vol) else { return };
+        let Some(b) = self.io_backing(vol) else {
+            return;
+        };
         if failed {
             self.end_transaction(vol, tx, false, h);
             return;
@@ -456,12 +484,22 @@ impl<S: Store> Resource<S> {
         b.meta_io.transaction = Transaction::Block { tx };
         let sector = b.disk.layout.al_block(tx.number());
         let flags = durable(b.disk.conf.md_flushes);
-        emit(vol, Name::AlBlock(vol), MetaOp::WriteAl, sector, 4096, flags, h);
+        emit(
+            vol,
+            Name::AlBlock(vol),
+            MetaOp::WriteAl,
+            sector,
+            4096,
+            flags,
+            h,
+        );
     }
 
     /// Without `written` the disk has been given up; its requests go on to the peer alone.
     fn end_transaction(&mut self, vol: VolIx, tx: Tx, written: bool, h: &mut impl Host) {
-        let Some(b) = self.io_backing(vol) else { return };
+        let Some(b) = self.io_backing(vol) else {
+            return;
+        };
         b.al.commit(&tx, written);
         b.meta_io.transaction = Transaction::None;
         self.al_committed(vol, h);
@@ -469,7 +507,9 @@ impl<S: Store> Resource<S> {
     }
 
     fn al_page_done(&mut self, vol: VolIx, page: u32, ok: bool, h: &mut impl Host) {
-        let Some(b) = self.io_backing(vol) else { return };
+        let Some(b) = self.io_backing(vol) else {
+            return;
+        };
         if let Transaction::Pages {
             in_flight, failed, ..
         } = &mut b.meta_io.transaction
@@ -522,7 +562,9 @@ impl<S: Store> Resource<S> {
                 }
             }
             Some(Name::AlBlock(vol)) => {
-                let Some(b) = self.io_backing(vol) else { return };
+                let Some(b) = self.io_backing(vol) else {
+                    return;
+                };
                 if let Transaction::Block { tx } = &b.meta_io.transaction {
                     b.al.encode(tx, page);
                 }

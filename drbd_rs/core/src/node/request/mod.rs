@@ -48,7 +48,7 @@ pub use epoch_send::SentEpoch;
 pub(crate) use meta_io::{MetaIo, Pages};
 pub use peer_write::PeerRequest;
 pub use request::Request;
-pub(crate) use stats::{IoCounts, Moved};
+pub(crate) use stats::Moved;
 pub(crate) use thaw::Thaw;
 
 use epoch_receive::Received;

@@ -149,9 +149,10 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         let features = self.connected(PEER).map_or(0, |a| a.features);
-        let reliable = self.io_vol(vol).and_then(|v| v.backing.as_ref()).is_some_and(|b| {
-            b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.discard
-        });
+        let reliable = self
+            .io_vol(vol)
+            .and_then(|v| v.backing.as_ref())
+            .is_some_and(|b| b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.discard);
         let kind = if zeroes {
             Kind::ZeroOut {
                 unmap: p.flags & dp::DISCARD != 0,
@@ -211,7 +212,10 @@ impl<S: Store> Resource<S> {
         let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
         let protocol = conf.map_or(3, |n| n.wire_protocol);
         let (received, written) = if apv >= 100 {
-            (w.flags & dp::SEND_RECEIVE_ACK != 0, w.flags & dp::SEND_WRITE_ACK != 0)
+            (
+                w.flags & dp::SEND_RECEIVE_ACK != 0,
+                w.flags & dp::SEND_WRITE_ACK != 0,
+            )
         } else {
             (protocol == 2, protocol == 3)
         };
@@ -421,9 +425,11 @@ impl<S: Store> Resource<S> {
             self.count_moved(r.vol, Moved::Written, r.range.len);
         }
         let incarnation = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
-        if let (true, true, Some(e)) =
-            (r.is_exclusive(), r.incarnation == incarnation, self.io_epochs(PEER))
-        {
+        if let (true, true, Some(e)) = (
+            r.is_exclusive(),
+            r.incarnation == incarnation,
+            self.io_epochs(PEER),
+        ) {
             e.received.exclusive = false;
         }
         if result.is_err() {
@@ -455,7 +461,10 @@ impl<S: Store> Resource<S> {
             }
         }
         self.forget_peer_request(id, h);
-        if self.io_conn(PEER).is_some_and(|c| c.epochs.received.len() > 1) {
+        if self
+            .io_conn(PEER)
+            .is_some_and(|c| c.epochs.received.len() > 1)
+        {
             self.received_epochs_pump(PEER, h);
         }
     }

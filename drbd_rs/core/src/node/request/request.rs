@@ -305,7 +305,10 @@ mod tests {
         let mut r = write();
         r.local = Local::Failed(IoError::Unsupported);
         assert_eq!(r.outcome(), Outcome::Over(Err(IoError::Unsupported)));
-        r.net = Net::Done { queued: false, answer: Answer::GoodInSync };
+        r.net = Net::Done {
+            queued: false,
+            answer: Answer::GoodInSync,
+        };
         assert_eq!(r.outcome(), Outcome::Over(Ok(())));
     }
 }

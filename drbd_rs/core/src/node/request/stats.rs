@@ -64,7 +64,9 @@ pub(crate) struct IoCounts {
 impl<S: Store> Resource<S> {
     /// Counts sectors that moved.
     pub(crate) fn count_moved(&mut self, vol: VolIx, what: Moved, len: Sectors) {
-        let Some(v) = self.io_vol_mut(vol) else { return };
+        let Some(v) = self.io_vol_mut(vol) else {
+            return;
+        };
         let c = &mut v.io.counts;
         let sum = match what {
             Moved::Sent => &mut c.sent,
@@ -122,7 +124,9 @@ impl<S: Store> Resource<S> {
     pub(super) fn disk_idle_pump(&mut self, vol: VolIx, h: &mut impl Host) {
         let failed = self.io_state(vol).disk == crate::state::disk::State::Failed;
         let idle = failed && self.local_refs(vol) == 0;
-        let Some(v) = self.io_vol_mut(vol) else { return };
+        let Some(v) = self.io_vol_mut(vol) else {
+            return;
+        };
         if !failed {
             v.io.idle_told = false;
         } else if idle && !core::mem::replace(&mut v.io.idle_told, true) {

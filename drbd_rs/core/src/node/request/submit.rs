@@ -65,7 +65,10 @@ impl<S: Store> Resource<S> {
         };
         let Some(id) = id else {
             let result = Err(IoError::NoMemory);
-            h.emit(Effect::Complete { app: io.app, result });
+            h.emit(Effect::Complete {
+                app: io.app,
+                result,
+            });
             return;
         };
         if let Some(Some(v)) = self.volumes.get_mut(usize::from(vol.0)) {
@@ -111,7 +114,9 @@ impl<S: Store> Resource<S> {
 
     /// An admitted request: past overlapping writes, to the activity log or straight on.
     fn enter(&mut self, vol: VolIx, id: Id, h: &mut impl Host) {
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         if !r.is_write() || r.io.range.len.0 == 0 {
             self.launch(id, h);
             return;
@@ -160,7 +165,9 @@ impl<S: Store> Resource<S> {
     /// read failed. It keeps its turn.
     pub(super) fn readmit(&mut self, id: Id, h: &mut impl Host) {
         self.give_back(id, h);
-        let Some(r) = self.io.requests.get_mut(id) else { return };
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
         let vol = r.vol;
         r.stage = Stage::Admission;
         r.release = false;
@@ -177,7 +184,11 @@ mod tests {
 
     #[test]
     fn transient_states_keep_io_out() {
-        let s = |conn, disk| State { conn, disk, ..State::INITIAL };
+        let s = |conn, disk| State {
+            conn,
+            disk,
+            ..State::INITIAL
+        };
         assert!(is_stable(s(Conn::Connected, Disk::UpToDate), 101));
         assert!(is_stable(s(Conn::StandAlone, Disk::Diskless), 0));
         assert!(is_stable(s(Conn::WFBitMapS, Disk::UpToDate), 96));

@@ -69,7 +69,9 @@ fn backing() -> Backing<Heap> {
     let need = crate::bitmap::Need::of(SIZE);
     let words = vec![0; usize::try_from(need.words).unwrap()];
     let flags = vec![PageFlags::EMPTY; usize::try_from(need.pages).unwrap()];
-    let Ok(bitmap) = Bitmap::new(SIZE, words, flags) else { panic!() };
+    let Ok(bitmap) = Bitmap::new(SIZE, words, flags) else {
+        panic!()
+    };
     let sb = Superblock::decode(&[0; 4096]);
     let conf = DiskConf::default();
     let disk = control::Disk::new(conf, &sb, layout, devices, Default::default());
@@ -91,7 +93,8 @@ impl Node {
             peer_waiting: vec![None; 64],
             sent_epochs: vec![None; 64],
         };
-        let mut r: Resource<Heap> = Resource::new(ResourceOpts::default(), filled(1, || None), storage);
+        let mut r: Resource<Heap> =
+            Resource::new(ResourceOpts::default(), filled(1, || None), storage);
         let mut tape = Tape::default();
         let writes = filled(64, || interval::Slot::EMPTY);
         assert!(r.add_volume(Minor(0), Vnr(0), writes, &mut tape).is_ok());
@@ -131,7 +134,12 @@ impl Node {
     }
 
     fn backing(&mut self) -> &mut Backing<Heap> {
-        self.r.volumes[0].as_mut().unwrap().backing.as_mut().unwrap()
+        self.r.volumes[0]
+            .as_mut()
+            .unwrap()
+            .backing
+            .as_mut()
+            .unwrap()
     }
 
     fn dirty(&mut self, sector: u64) -> bool {
@@ -295,7 +303,10 @@ impl Node {
         let p = Packet::Data(data(sector, id, flags));
         let buf = BufId(u32::try_from(id).unwrap());
         self.step(|r, h| {
-            assert_eq!(r.recv_request_packet(VOL, &p, Some((buf, 4096)), true, h), Ok(()));
+            assert_eq!(
+                r.recv_request_packet(VOL, &p, Some((buf, 4096)), true, h),
+                Ok(())
+            );
         })
     }
 }
@@ -308,13 +319,24 @@ fn data_moves_only_behind_the_activity_log() {
     // Nothing was evicted: the block is written at once, durably.
     assert!(matches!(
         fx.as_slice(),
-        [Effect::Meta { op: MetaOp::WriteAl, flags: IoFlags { fua: true, preflush: true, .. }, .. }]
+        [Effect::Meta {
+            op: MetaOp::WriteAl,
+            flags: IoFlags {
+                fua: true,
+                preflush: true,
+                ..
+            },
+            ..
+        }]
     ));
     // A second extent has to wait for the next transaction, a second write in this one too.
     assert!(n.write(2, 8192).is_empty());
     assert!(n.write(3, 8).is_empty());
     let fx = n.meta(meta_token(&fx));
-    let locals = fx.iter().filter(|e| matches!(e, Effect::Local { .. })).count();
+    let locals = fx
+        .iter()
+        .filter(|e| matches!(e, Effect::Local { .. }))
+        .count();
     assert_eq!(locals, 2, "{fx:?}");
     assert_eq!(packets(&fx).len(), 2);
     let fx = n.meta(meta_token(&fx));
@@ -352,7 +374,10 @@ fn protocol_a_waits_for_tcp_only() {
     let fx = n.meta(meta_token(&fx));
     assert!(fx.iter().any(|e| matches!(
         e,
-        Effect::Send { payload: Payload::App { splice: false, .. }, .. }
+        Effect::Send {
+            payload: Payload::App { splice: false, .. },
+            ..
+        }
     )));
     let (token, packet) = sent_packet(&fx).unwrap();
     let Packet::Data(p) = packet else { panic!() };
@@ -413,7 +438,9 @@ fn overlapping_writes_follow_each_other() {
 fn epochs_count_what_was_sent() {
     let mut n = Node::connected(Role::Primary);
     n.warm(1, 0);
-    let fx: Vec<_> = (0..3).map(|i| n.write(10 + i, 8 + u64::from(i) * 8)).collect();
+    let fx: Vec<_> = (0..3)
+        .map(|i| n.write(10 + i, 8 + u64::from(i) * 8))
+        .collect();
     assert!(fx.iter().all(|f| barrier(f).is_none()));
     let (token, packet) = sent_packet(&fx[1]).unwrap();
     n.sent(token);
@@ -464,7 +491,9 @@ fn a_failed_read_is_marked_and_asked_of_the_peer() {
     assert_eq!(completion(&fx), None);
     assert!(n.dirty(0));
     let (token, packet) = sent_packet(&fx).unwrap();
-    let Packet::DataRequest(req) = packet else { panic!() };
+    let Packet::DataRequest(req) = packet else {
+        panic!()
+    };
     n.sent(token);
     let reply = Packet::DataReply(data(0, req.block_id.0, 0));
     assert_eq!(completion(&n.recv(reply)), Some(Ok(())));
@@ -525,7 +554,9 @@ fn suspended_io_is_frozen_and_sent_again() {
     n.state().conn = Conn::NetworkFailure;
     n.state().pdsk = Disk::DUnknown;
     n.state().susp_fen = true;
-    assert!(n.step(|r, h| r.requests_connection_lost(PEER, h)).is_empty());
+    assert!(n
+        .step(|r, h| r.requests_connection_lost(PEER, h))
+        .is_empty());
     assert!(n.write(3, 16).is_empty());
     assert!(!n.dirty(8));
     n.connect();
@@ -547,7 +578,10 @@ fn a_suspended_write_without_data_waits_for_the_disk() {
     let fx = n.write(1, 0);
     let fx = n.meta(meta_token(&fx));
     n.state().susp_nod = true;
-    assert_eq!(completion(&n.local(local_token(&fx), Err(IoError::Io))), None);
+    assert_eq!(
+        completion(&n.local(local_token(&fx), Err(IoError::Io))),
+        None
+    );
     n.state().disk = Disk::UpToDate;
     let fx = n.step(|r, h| r.thaw_all(Thaw::RestartLocal, h));
     assert_eq!(completion(&n.local(local_token(&fx), Ok(()))), Some(Ok(())));
@@ -661,7 +695,10 @@ fn peer_reads() {
     assert_eq!(n.sent(token), [Effect::Free(BufId(3))]);
     assert!(n.violates(req(SIZE.0, 4096)) && n.violates(req(0, 0)) && n.violates(req(0, 100)));
     n.state().disk = Disk::Inconsistent;
-    assert!(matches!(packets(&n.recv(req(0, 4096)))[..], [Packet::NegDreply(_)]));
+    assert!(matches!(
+        packets(&n.recv(req(0, 4096)))[..],
+        [Packet::NegDreply(_)]
+    ));
     assert!(n.r.io.peer_requests.is_empty());
 }
 
@@ -693,14 +730,25 @@ fn evicted_bitmap_pages_are_stable_before_the_block() {
         n.local(local_token(&fx), Ok(()));
     }
     let fx = n.write(99, 67 * 8192);
-    let [Effect::Meta { op: MetaOp::WriteBitmap { page: 0 }, io, .. }] = fx[..] else {
+    let [Effect::Meta {
+        op: MetaOp::WriteBitmap { page: 0 },
+        io,
+        ..
+    }] = fx[..]
+    else {
         panic!("{fx:?}")
     };
     let mut page = [0; 4096];
     n.r.fill_page(io, &mut page);
     assert_eq!(page[0] & 1, 1);
     let fx = n.meta(io);
-    assert!(matches!(fx[..], [Effect::Meta { op: MetaOp::WriteAl, .. }]));
+    assert!(matches!(
+        fx[..],
+        [Effect::Meta {
+            op: MetaOp::WriteAl,
+            ..
+        }]
+    ));
     assert!(has_local(&n.meta(meta_token(&fx))));
 }
 
@@ -738,9 +786,17 @@ fn bitmap_jobs_write_what_changed() {
     let span = BitSpan::new(BmBit(0), BmBit(0)).unwrap();
     n.backing().bitmap.set(span);
     let fx = n.step(|r, h| r.write_bitmap(VOL, Pages::Changed, After::Nothing, h));
-    assert!(matches!(fx[..], [Effect::Meta { op: MetaOp::WriteBitmap { page: 0 }, .. }]));
+    assert!(matches!(
+        fx[..],
+        [Effect::Meta {
+            op: MetaOp::WriteBitmap { page: 0 },
+            ..
+        }]
+    ));
     n.meta(meta_token(&fx));
-    assert!(n.step(|r, h| r.write_bitmap(VOL, Pages::Changed, After::Nothing, h)).is_empty());
+    assert!(n
+        .step(|r, h| r.write_bitmap(VOL, Pages::Changed, After::Nothing, h))
+        .is_empty());
     let fx = n.step(|r, h| r.write_bitmap(VOL, Pages::All, After::Nothing, h));
     assert_eq!(fx.len(), 8);
     assert_eq!(n.r.io_counts(VOL).bitmap_writes, 9);
@@ -772,5 +828,10 @@ fn steps_stay_within_their_room() {
     }
     // Sixty writes go on at once; the tape checks the bound of each step.
     let fx = n.meta(meta_token(&fx));
-    assert_eq!(fx.iter().filter(|e| matches!(e, Effect::Local { .. })).count(), 60);
+    assert_eq!(
+        fx.iter()
+            .filter(|e| matches!(e, Effect::Local { .. }))
+            .count(),
+        60
+    );
 }

@@ -60,14 +60,19 @@ impl<S: Store> Resource<S> {
         let Some(what) = self.io.thaw.what else {
             return false;
         };
-        if self.io_conn(PEER).is_some_and(|c| c.epochs.losing != super::Losing::No) {
+        if self
+            .io_conn(PEER)
+            .is_some_and(|c| c.epochs.losing != super::Losing::No)
+        {
             // The end of a connection comes first; it finds the requests still frozen.
             return false;
         }
         let number = self.io.thaw.number;
         let mut at = self.io.log.oldest();
         while let Some(id) = at {
-            let Some(r) = self.io.requests.get_mut(id) else { break };
+            let Some(r) = self.io.requests.get_mut(id) else {
+                break;
+            };
             at = r.newer;
             if r.thawed == number {
                 continue;
@@ -127,7 +132,10 @@ impl<S: Store> Resource<S> {
     /// Whether the live leg of a request belongs to the connection that stands now.
     fn is_of_this_connection(&self, id: Id) -> bool {
         let now = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
-        self.io.requests.get(id).is_some_and(|r| r.incarnation == now)
+        self.io
+            .requests
+            .get(id)
+            .is_some_and(|r| r.incarnation == now)
     }
 
     /// The peer is back: a frozen request goes out again, or is given up where that is not

@@ -61,7 +61,12 @@ impl<S: Store> Resource<S> {
         let Some(c) = self.io_conn(PEER) else {
             return false;
         };
-        let Some(conf) = c.ctl.conf.as_ref().filter(|_| self.connected(PEER).is_some()) else {
+        let Some(conf) = c
+            .ctl
+            .conf
+            .as_ref()
+            .filter(|_| self.connected(PEER).is_some())
+        else {
             return false;
         };
         let patience =
@@ -99,8 +104,12 @@ impl<S: Store> Resource<S> {
             if r.local != Local::Pending {
                 continue;
             }
-            let Some(v) = self.io_vol(r.vol) else { continue };
-            let Some(b) = v.backing.as_ref() else { continue };
+            let Some(v) = self.io_vol(r.vol) else {
+                continue;
+            };
+            let Some(b) = v.backing.as_ref() else {
+                continue;
+            };
             let patience = Duration::tenths(u64::from(b.disk.conf.disk_timeout));
             if patience.0 != 0
                 && now.since(r.local_at) > patience
@@ -129,7 +138,9 @@ impl<S: Store> Resource<S> {
         }
         let mut at = self.io.log.oldest();
         while let Some(id) = at {
-            let Some(r) = self.io.requests.get_mut(id) else { break };
+            let Some(r) = self.io.requests.get_mut(id) else {
+                break;
+            };
             at = r.newer;
             if r.vol != vol || r.local != Local::Pending || r.io.op == AppOp::Read {
                 continue;

@@ -63,7 +63,10 @@ impl Name {
     pub(super) fn unpack(token: u64) -> Option<Name> {
         let low = saturate_u32(token & 0xffff_ffff);
         let middle = saturate_u32(token >> 32 & 0xff_ffff);
-        let id = Id { ix: middle, gen: low };
+        let id = Id {
+            ix: middle,
+            gen: low,
+        };
         let vol = VolIx(u16::try_from(middle).unwrap_or(u16::MAX));
         match u8::try_from(token >> KIND_SHIFT).ok()? {
             APP => Some(Name::App(id)),
@@ -113,7 +116,10 @@ mod tests {
 
     #[test]
     fn names_come_back() {
-        let id = Id { ix: 0xff_fffe, gen: u32::MAX };
+        let id = Id {
+            ix: 0xff_fffe,
+            gen: u32::MAX,
+        };
         let vol = VolIx(u16::MAX);
         for name in [
             Name::App(id),
