@@ -28,8 +28,8 @@ pub(super) enum Losing {
 }
 
 impl<S: Store> Resource<S> {
-    /// The connection to `peer` is closed. Runs [`ControlNext::RequestsQuiet`] when nothing of it is
-    /// left.
+    /// The connection to `peer` is closed. Runs [`ControlNext::RequestsQuiet`] when nothing of it
+    /// is left.
     pub(crate) fn requests_connection_lost(&mut self, peer: PeerIx, h: &mut impl Host) {
         if let Some(e) = self.io_epochs(peer) {
             e.losing = Losing::PeerIo;

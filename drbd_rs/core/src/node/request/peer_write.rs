@@ -184,6 +184,20 @@ impl<S: Store> Resource<S> {
         bytes & 511 == 0 && end.is_some_and(|end| end <= size)
     }
 
+    /// Whether a write with these flags is answered on receipt, and when it is written.
+    fn acks_wanted(&self, flags: u32) -> (bool, bool) {
+        if self.connected(PEER).is_some_and(|a| a.apv >= 100) {
+            return (
+                flags & dp::SEND_RECEIVE_ACK != 0,
+                flags & dp::SEND_WRITE_ACK != 0,
+            );
+        }
+        // Older peers leave it to the protocol that both sides are configured for.
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        let protocol = conf.map_or(3, |n| n.wire_protocol);
+        (protocol == 2, protocol == 3)
+    }
+
     fn recv_write(
         &mut self,
         vol: VolIx,
@@ -208,17 +222,7 @@ impl<S: Store> Resource<S> {
         if !self.is_on_device(vol, w.sector, w.bytes) {
             return Err(Violation::Range);
         }
-        let apv = self.connected(PEER).map_or(0, |a| a.apv);
-        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
-        let protocol = conf.map_or(3, |n| n.wire_protocol);
-        let (received, written) = if apv >= 100 {
-            (
-                w.flags & dp::SEND_RECEIVE_ACK != 0,
-                w.flags & dp::SEND_WRITE_ACK != 0,
-            )
-        } else {
-            (protocol == 2, protocol == 3)
-        };
+        let (received, written) = self.acks_wanted(w.flags);
         let incarnation = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
         let mut request = PeerRequest {
             kind: w.kind,
