@@ -100,7 +100,10 @@ impl fmt::Display for Reason {
         let (oldest, newest) = (wire::APV_MIN, wire::APV_MAX);
         match self {
             Reason::ExpectedFeatures(got) => {
-                write!(f, "expected the features packet, received command 0x{got:x}")
+                write!(
+                    f,
+                    "expected the features packet, received command 0x{got:x}"
+                )
             }
             Reason::FeaturesLength(got) => {
                 write!(f, "the features packet has {got} bytes instead of 72")
@@ -118,10 +121,16 @@ impl fmt::Display for Reason {
             Reason::ChallengeTooBig => write!(f, "the peer's challenge is too big"),
             Reason::ChallengeTooSmall => write!(f, "the peer's challenge is too small"),
             Reason::SameChallenge => {
-                write!(f, "the peer presented this node's own challenge: not a DRBD, aborting")
+                write!(
+                    f,
+                    "the peer presented this node's own challenge: not a DRBD, aborting"
+                )
             }
             Reason::ExpectedResponse(got) => {
-                write!(f, "expected the response of authentication, received command 0x{got:x}")
+                write!(
+                    f,
+                    "expected the response of authentication, received command 0x{got:x}"
+                )
             }
             Reason::ResponseLength => write!(f, "the peer's response has a wrong length"),
             Reason::WrongResponse => write!(

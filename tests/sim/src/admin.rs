@@ -9,7 +9,8 @@ use crate::world::{World, VOL};
 use drbd_core::bitmap::PageFlags;
 use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
 use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
-use drbd_core::node::{AppOp, Backing, BackingStorage, OpId, Resource, Storage, PEER};
+use drbd_core::node::VolumeStorage;
+use drbd_core::node::{AppOp, Backing, BackingStorage, OpId, PeerDevice, Resource, Storage, PEER};
 use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Duration;
 use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
@@ -154,7 +155,11 @@ impl World {
         self.nodes[node].res = Some(machine());
         self.with_machine(node, |res, host| {
             let writes = vec![interval::Slot::EMPTY; REQUESTS];
-            let added = res.add_volume(Minor(node as u32), Vnr(0), writes, host);
+            let storage = VolumeStorage {
+                writes,
+                peers: vec![PeerDevice::new()],
+            };
+            let added = res.add_volume(Minor(node as u32), Vnr(0), storage, host);
             assert!(matches!(added, Ok(VOL)), "the first volume");
         });
         let conf = self.disk_conf();

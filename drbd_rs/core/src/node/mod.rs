@@ -107,14 +107,40 @@ impl<S: Store> Backing<S> {
     }
 }
 
-/// What this node knows about one volume at one peer.
-pub(crate) struct PeerDevice {
+/// What this node knows about one volume at one peer. Large, so it lives in storage of the owner's
+/// and not in the volume, which is moved about on small stacks.
+pub struct PeerDevice {
     /// The peer's view: UUIDs, sizes. Owned by `control/`.
     pub(crate) ctl: control::PeerDeviceControl,
     /// Sequence numbers, counters, pending I/O. Owned by `request/`.
     pub(crate) io: request::PeerDeviceIo,
     /// Resync with this peer. Owned by `resync/`.
     pub(crate) resync: resync::PeerDeviceResync,
+}
+
+impl PeerDevice {
+    /// A peer that nothing is known of.
+    pub fn new() -> PeerDevice {
+        PeerDevice {
+            ctl: control::PeerDeviceControl::new(),
+            io: request::PeerDeviceIo::new(),
+            resync: resync::PeerDeviceResync::new(),
+        }
+    }
+}
+
+impl Default for PeerDevice {
+    fn default() -> PeerDevice {
+        PeerDevice::new()
+    }
+}
+
+/// The storage of a volume.
+pub struct VolumeStorage<S: Store> {
+    /// As many as requests of applications and of the peer together.
+    pub writes: S::Vec<crate::store::interval::Slot>,
+    /// [`PEERS`] of [`PeerDevice::new`].
+    pub peers: S::Vec<PeerDevice>,
 }
 
 /// One volume.
@@ -134,7 +160,7 @@ pub struct Volume<S: Store> {
     /// The local disk. `Some` from the moment of attaching until `DropBacking`.
     pub(crate) backing: Option<Backing<S>>,
     /// Per peer.
-    pub(crate) peers: [PeerDevice; PEERS],
+    pub(crate) peers: S::Vec<PeerDevice>,
 }
 
 /// The connection to one peer.
@@ -182,6 +208,7 @@ pub enum Violation {
 
 impl<S: Store> Resource<S> {
     /// Runs what was stored to be done later. `ok`: what was waited for went well.
+    #[inline(never)]
     pub(crate) fn run_after(&mut self, after: After, ok: bool, h: &mut impl Host) {
         self.ctl.stirred |= after != After::Nothing;
         match after {

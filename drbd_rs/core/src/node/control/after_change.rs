@@ -146,6 +146,7 @@ enum Done {
 
 impl<S: Store> Resource<S> {
     /// Carries deferred effects out as far as room and patience last. True: more could be done.
+    #[inline(never)]
     pub(super) fn after_change_pump(&mut self, h: &mut impl Host) -> bool {
         let mut worked = false;
         for ix in 0..self.volume_slots() {
@@ -248,7 +249,7 @@ impl<S: Store> Resource<S> {
             Later::ForgetCrashedPrimary => {
                 if let Some(v) = self.vol_mut(vol) {
                     v.ctl.crashed_primary = false;
-                    for p in &mut v.peers {
+                    for p in v.peers.iter_mut() {
                         if let Some(u) = p.ctl.uuids.as_mut() {
                             u.flags &= !crate::uuid::flags::CRASHED_PRIMARY;
                         }

@@ -164,7 +164,11 @@ impl<S: Store> Resource<S> {
     /// A volume tells the peer about itself: settings, sizes, UUIDs, state.
     pub(super) fn greet_volume(&mut self, vol: VolIx, h: &mut impl Host) {
         let discard = self.conn(PEER).is_some_and(|c| c.ctl.discard_my_data);
-        for p in self.vol_mut(vol).into_iter().flat_map(|v| &mut v.peers) {
+        for p in self
+            .vol_mut(vol)
+            .into_iter()
+            .flat_map(|v| v.peers.iter_mut())
+        {
             p.ctl.discard_my_data = discard;
         }
         self.send_sync_param(vol, h);
@@ -258,6 +262,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Closes what has to be closed, cleans up, starts over. True: something was done.
+    #[inline(never)]
     pub(super) fn connect_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         if h.room() < ROOM {
             return false;
@@ -307,7 +312,7 @@ impl<S: Store> Resource<S> {
         }
         self.cancel_resync(vol, h);
         if let Some(v) = self.vol_mut(vol) {
-            for p in &mut v.peers {
+            for p in v.peers.iter_mut() {
                 p.ctl.uuids = None;
                 p.ctl.prepares = None;
                 p.ctl.limits = None;

@@ -38,7 +38,7 @@ impl<S: Store> Resource<S> {
         if [p.d_size, p.u_size, p.c_size].iter().any(|s| *s > most) {
             return Err(Violation::Range);
         }
-        for peer in &mut v.peers {
+        for peer in v.peers.iter_mut() {
             peer.ctl.size = Sectors(p.d_size);
         }
         let attached = v.state.disk >= Disk::Negotiating && v.backing.is_some();
@@ -47,7 +47,7 @@ impl<S: Store> Resource<S> {
             return Ok(());
         }
         if let Some(v) = self.vol_mut(vol) {
-            for peer in &mut v.peers {
+            for peer in v.peers.iter_mut() {
                 peer.ctl.max_bio = p.max_bio_size.max(crate::limits::MAX_BIO_SIZE_SAFE);
                 peer.ctl.limits = p.limits;
             }

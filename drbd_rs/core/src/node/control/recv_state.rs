@@ -242,7 +242,11 @@ impl<S: Store> Resource<S> {
             self.send_uuids(vol, 0, h);
             self.send_state(vol, ns, h);
         }
-        for p in self.vol_mut(vol).into_iter().flat_map(|v| &mut v.peers) {
+        for p in self
+            .vol_mut(vol)
+            .into_iter()
+            .flat_map(|v| v.peers.iter_mut())
+        {
             p.ctl.discard_my_data = false;
         }
         if self.md_is_dirty(vol) {

@@ -29,7 +29,7 @@ impl<S: Store> Resource<S> {
     pub(super) fn recv_uuids(&mut self, vol: VolIx, p: Uuids, h: &mut impl Host) {
         let apv = self.agreed(PEER).map_or(0, |a| a.apv);
         let Some(v) = self.vol_mut(vol) else { return };
-        for peer in &mut v.peers {
+        for peer in v.peers.iter_mut() {
             peer.ctl.uuids = Some(p);
         }
         let s = v.state;
@@ -59,7 +59,7 @@ impl<S: Store> Resource<S> {
                 .skips_initial_sync(s.conn == Conn::Connected, apv, p.flags)
         });
         if skips {
-            for peer in &mut v.peers {
+            for peer in v.peers.iter_mut() {
                 peer.ctl.prepares = Some(super::recv_state::Prepares::SkipInitialSync);
             }
             self.log(vol, Note::SkipInitialSync, h);
@@ -71,7 +71,7 @@ impl<S: Store> Resource<S> {
     pub(super) fn sync_skipped(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
         let peer_current = v.peers.first().and_then(|p| p.ctl.uuids).map(|u| u.current);
-        for p in &mut v.peers {
+        for p in v.peers.iter_mut() {
             p.ctl.prepares = None;
         }
         let (Some(current), Some(b)) = (peer_current, v.backing.as_mut()) else {

@@ -123,6 +123,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// True: something was done, or could have been with more room.
+    #[inline(never)]
     fn control_pump(&mut self, h: &mut impl Host) -> bool {
         let mut worked = false;
         for peer in [PEER] {

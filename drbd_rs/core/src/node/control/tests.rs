@@ -5,11 +5,14 @@
 //! The host records effects and answers metadata I/O at once; a wire carries packets over.
 
 use std::collections::VecDeque;
+use std::vec;
 use std::vec::Vec;
 
 use super::super::io::*;
 use super::super::note::Note;
-use super::super::{Backing, BackingStorage, Resource, Storage, Store, PEER};
+use super::super::{
+    Backing, BackingStorage, PeerDevice, Resource, Storage, Store, VolumeStorage, PEER,
+};
 use super::admin::{self, Command, Devices};
 use super::disk::BackingLimits;
 use crate::meta::layout::{Devices as Capacities, Kind, Layout, Striping};
@@ -92,7 +95,15 @@ impl Node {
             next_op: 0,
         };
         let writes = (0..64).map(|_| Default::default()).collect();
-        let added = node.m.add_volume(Minor(1), Vnr(0), writes, &mut node.h);
+        let added = node.m.add_volume(
+            Minor(1),
+            Vnr(0),
+            VolumeStorage {
+                writes,
+                peers: vec![PeerDevice::new()],
+            },
+            &mut node.h,
+        );
         assert!(matches!(added, Ok(VOL)));
         node
     }

@@ -50,6 +50,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Goes on with the end of a connection; true if room ran out.
+    #[inline(never)]
     pub(super) fn lost_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         let Some(losing) = self.io_conn(peer).map(|c| c.epochs.losing) else {
             return false;

@@ -296,6 +296,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Moves the bitmap job on; true if room ran out.
+    #[inline(never)]
     fn job_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         loop {
             let Some(b) = self.io_backing(vol) else {
@@ -435,6 +436,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Moves the transaction on; true if room ran out.
+    #[inline(never)]
     fn transaction_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         loop {
             let Some(b) = self.io_backing(vol) else {

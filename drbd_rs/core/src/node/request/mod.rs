@@ -165,6 +165,11 @@ pub(crate) struct VolumeIo<S: Store> {
 }
 
 impl<S: Store> VolumeIo<S> {
+    /// Gives the storage back.
+    pub(crate) fn into_storage(self) -> S::Vec<interval::Slot> {
+        self.writes.into_storage()
+    }
+
     /// Nothing in flight. `writes` has as many slots as there may be requests in the resource.
     pub fn new(writes: S::Vec<interval::Slot>) -> Self {
         VolumeIo {
@@ -317,6 +322,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Does what can be done now; true if effects ran out of room.
+    #[inline(never)]
     pub(crate) fn request_pump(&mut self, h: &mut impl Host) -> bool {
         while let Some(slot) = self.io.afters.iter_mut().find(|a| a.is_some()) {
             let due = slot.take();

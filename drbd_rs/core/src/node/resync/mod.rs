@@ -273,6 +273,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Does what can be done now; true if effects ran out of room.
+    #[inline(never)]
     pub(crate) fn resync_pump(&mut self, h: &mut impl Host) -> bool {
         for vol in self.volume_indices() {
             if self.rs(vol).is_none() {

@@ -286,7 +286,7 @@ impl<S: Store> Resource<S> {
             .0;
         let change = if old.conn == Conn::Connected {
             b.disk.decided = Some((disk, pdsk));
-            for p in &mut v.peers {
+            for p in v.peers.iter_mut() {
                 p.ctl.uuids = None;
             }
             StateChange::NONE.disk(DiskState::Negotiating)

@@ -453,6 +453,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Lets the running request make its moves. True: it made one.
+    #[inline(never)]
     pub(super) fn operation_pump(&mut self, h: &mut impl Host) -> bool {
         let mut moved = false;
         for _ in 0..MOVES {

@@ -7,14 +7,11 @@ use crate::nl::ErrCode;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::{Role, State};
-use crate::store::interval;
 use crate::units::{Minor, Sectors, Vnr};
 
 use super::super::super::io::{Host, OpId, VolIx};
-use super::super::super::{request, resync, Connection, PeerDevice, Resource, Store, Volume, PEER};
-use super::super::{
-    ConnectionControl, Flags, PeerDeviceControl, ResourceControl, StateChange, VolumeControl,
-};
+use super::super::super::{request, Connection, Resource, Store, Volume, VolumeStorage, PEER};
+use super::super::{ConnectionControl, Flags, ResourceControl, StateChange, VolumeControl};
 use super::{Ask, Event, Kind, Move};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,15 +70,15 @@ impl<S: Store> Resource<S> {
         &mut self,
         minor: Minor,
         vnr: Vnr,
-        writes: S::Vec<interval::Slot>,
+        storage: VolumeStorage<S>,
         h: &mut impl Host,
-    ) -> Result<VolIx, (ErrCode, S::Vec<interval::Slot>)> {
+    ) -> Result<VolIx, (ErrCode, VolumeStorage<S>)> {
         if self.vol_by_vnr(vnr).is_some() || self.vol_by_minor(minor).is_some() {
-            return Err((ErrCode::MinorOrVolumeExists, writes));
+            return Err((ErrCode::MinorOrVolumeExists, storage));
         }
         let free = self.volumes.iter().position(Option::is_none);
         let Some(vol) = free.and_then(|ix| u16::try_from(ix).ok()).map(VolIx) else {
-            return Err((ErrCode::Nomem, writes));
+            return Err((ErrCode::Nomem, storage));
         };
         let susp = self.ctl.susp;
         let cstate = self.conn(PEER).map_or(Conn::StandAlone, |c| c.ctl.cstate);
@@ -97,13 +94,9 @@ impl<S: Store> Resource<S> {
             },
             size: Sectors(0),
             ctl: VolumeControl::new(),
-            io: request::VolumeIo::new(writes),
+            io: request::VolumeIo::new(storage.writes),
             backing: None,
-            peers: [PeerDevice {
-                ctl: PeerDeviceControl::new(),
-                io: request::PeerDeviceIo::new(),
-                resync: resync::PeerDeviceResync::new(),
-            }],
+            peers: storage.peers,
         };
         if let Some(slot) = self.volumes.get_mut(usize::from(vol.0)) {
             *slot = Some(volume);
@@ -162,12 +155,16 @@ impl<S: Store> Resource<S> {
     }
 
     /// The volume that `del-minor` removed; its storage is freed by the owner.
-    pub fn take_volume(&mut self, vol: VolIx) -> Option<Volume<S>> {
+    pub fn take_volume(&mut self, vol: VolIx) -> Option<VolumeStorage<S>> {
         let slot = self.volumes.get_mut(usize::from(vol.0))?;
         if !slot.as_ref()?.ctl.deleted {
             return None;
         }
-        slot.take()
+        let volume = slot.take()?;
+        Some(VolumeStorage {
+            writes: volume.io.into_storage(),
+            peers: volume.peers,
+        })
     }
 
     /// Whether nothing of a volume is in flight any more.
