@@ -16,6 +16,8 @@
 //! as in the C driver: some are worth another attempt, others leave the connection StandAlone.
 //! HMACs are computed outside. Here nothing reads a socket.
 
+use core::fmt;
+
 use crate::wire::{
     self, handshake::CHALLENGE_SIZE, AuthChallenge, AuthResponse, Command, Features, Header,
     Malformed, Packet,
@@ -90,6 +92,64 @@ impl Failure {
     /// What a header that cannot be read amounts to.
     pub const fn of_header(error: Malformed) -> Failure {
         Failure::Retry(Reason::BadHeader(error))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (oldest, newest) = (wire::APV_MIN, wire::APV_MAX);
+        match self {
+            Reason::ExpectedFeatures(got) => {
+                write!(
+                    f,
+                    "expected the features packet, received command 0x{got:x}"
+                )
+            }
+            Reason::FeaturesLength(got) => {
+                write!(f, "the features packet has {got} bytes instead of 72")
+            }
+            Reason::Incompatible { min, max } => write!(
+                f,
+                "incompatible DRBD dialects: this node speaks {oldest}-{newest}, the peer \
+                 {min}-{max}; upgrade the older one"
+            ),
+            Reason::ExpectedChallenge(got) => write!(
+                f,
+                "expected the challenge of authentication, received command 0x{got:x}; does the \
+                 peer have cram-hmac-alg and shared-secret too?"
+            ),
+            Reason::ChallengeTooBig => write!(f, "the peer's challenge is too big"),
+            Reason::ChallengeTooSmall => write!(f, "the peer's challenge is too small"),
+            Reason::SameChallenge => {
+                write!(
+                    f,
+                    "the peer presented this node's own challenge: not a DRBD, aborting"
+                )
+            }
+            Reason::ExpectedResponse(got) => {
+                write!(
+                    f,
+                    "expected the response of authentication, received command 0x{got:x}"
+                )
+            }
+            Reason::ResponseLength => write!(f, "the peer's response has a wrong length"),
+            Reason::WrongResponse => write!(
+                f,
+                "authentication of the peer failed: compare shared-secret and cram-hmac-alg"
+            ),
+            Reason::BadHeader(what) => write!(f, "the peer sent no DRBD header: {what:?}"),
+            Reason::BadDigest => write!(f, "the HMAC of this node has an unexpected length"),
+            Reason::OutOfOrder => write!(f, "the handshake went out of order"),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Retry(reason) => write!(f, "{reason}; trying again"),
+            Failure::Fatal(reason) => write!(f, "{reason}; discarding the network configuration"),
+        }
     }
 }
 

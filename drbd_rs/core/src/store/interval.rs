@@ -85,6 +85,11 @@ impl<S: DerefMut<Target = [Slot]>> IntervalSet<S> {
         set
     }
 
+    /// Gives the storage back.
+    pub fn into_storage(self) -> S {
+        self.slots
+    }
+
     /// Removes everything.
     pub fn clear(&mut self) {
         self.root = NIL;

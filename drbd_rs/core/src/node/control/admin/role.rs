@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `primary` and `secondary` (state.md §4).
+
+use crate::nl::ErrCode;
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+use crate::state::{Role, Ss};
+use crate::time::Duration;
+
+use super::super::super::io::{Effect, Host, OpId, VolIx};
+use super::super::super::note::Note;
+use super::super::super::{Resource, Store, PEER};
+use super::super::{Flags, StateChange};
+use super::{Ask, Event, Kind, Move};
+
+/// Attempts, as in the C driver.
+const TRIES: u32 = 4;
+
+/// How far a change of role is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Begin,
+    Asked,
+    /// fence-peer runs, to be allowed to call a Consistent disk UpToDate.
+    FencingForData,
+    /// fence-peer runs, to be allowed to be Primary at all.
+    Fencing,
+    /// Perhaps the other Primary turns out to be dead.
+    Sleeping,
+    /// The last attempt, with a line in the log.
+    Last,
+    /// The state is changed; its effects and requests on the network settle.
+    Settling,
+    /// The superblock is being written.
+    Storing,
+}
+
+/// A change of role.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoleChange {
+    pub(super) vol: VolIx,
+    role: Role,
+    force: bool,
+    forced: bool,
+    tries: u32,
+    change: StateChange,
+    code: Ss,
+    step: Step,
+}
+
+impl RoleChange {
+    fn ask(mut self, step: Step) -> Move {
+        let flags = if step == Step::Last {
+            Flags::VERBOSE
+        } else {
+            Flags::QUIET
+        };
+        self.step = step;
+        Move::Ask(Kind::Role(self), Ask::volume(self.vol, self.change, flags))
+    }
+
+    /// Another attempt, if there is one left.
+    fn again(mut self) -> Move {
+        if self.tries >= TRIES {
+            return Move::Done(self.code.number());
+        }
+        self.tries = self.tries.saturating_add(1);
+        self.ask(Step::Asked)
+    }
+
+    fn at(mut self, step: Step) -> RoleChange {
+        self.step = step;
+        self
+    }
+}
+
+impl<S: Store> Resource<S> {
+    pub(super) fn admin_role(
+        &mut self,
+        op: OpId,
+        vol: VolIx,
+        role: Role,
+        force: bool,
+        h: &mut impl Host,
+    ) {
+        let r = RoleChange {
+            vol,
+            role,
+            force,
+            forced: false,
+            tries: 0,
+            change: StateChange::NONE.role(role),
+            code: Ss::UnknownError,
+            step: Step::Begin,
+        };
+        self.begin(op, Kind::Role(r), h);
+    }
+
+    pub(super) fn move_role(&mut self, mut r: RoleChange, event: Event, h: &mut impl Host) -> Move {
+        match (r.step, event) {
+            (Step::Begin, _) => {
+                if r.role == Role::Primary {
+                    self.send_ping(PEER, h);
+                }
+                r.again()
+            }
+            (Step::Asked, Event::Code(code)) => {
+                r.code = code;
+                self.role_asked(r, h)
+            }
+            (Step::FencingForData, Event::Io(ok)) => {
+                if ok {
+                    r.change = r.change.disk(Disk::UpToDate);
+                }
+                r.again()
+            }
+            (Step::Fencing, Event::Io(ok)) => {
+                if !ok && r.force {
+                    self.log(r.vol, Note::ForcedSplitBrain, h);
+                    r.change = r.change.pdsk(Disk::Outdated);
+                }
+                r.again()
+            }
+            (Step::Sleeping, _) => r.again(),
+            (Step::Last, Event::Code(code)) => {
+                r.code = code;
+                if code.is_success() {
+                    self.role_settling(r)
+                } else {
+                    Move::Done(code.number())
+                }
+            }
+            (Step::Settling, _) => self.role_settled(r, h),
+            (Step::Storing, _) => self.role_stored(r, h),
+            (Step::Asked | Step::FencingForData | Step::Fencing | Step::Last, _) => {
+                Move::Done(ErrCode::Intr.number())
+            }
+        }
+    }
+
+    fn role_asked(&mut self, mut r: RoleChange, h: &mut impl Host) -> Move {
+        let disk = self.state(r.vol).disk;
+        let masked = r.change.pdsk.is_some();
+        match r.code {
+            Ss::CwFailedByPeer if masked => {
+                r.change.pdsk = None;
+                r.again()
+            }
+            Ss::NoUpToDateDisk
+                if r.force && disk < Disk::UpToDate && disk >= Disk::Inconsistent =>
+            {
+                r.change = r.change.disk(Disk::UpToDate);
+                r.forced = true;
+                r.again()
+            }
+            Ss::NoUpToDateDisk if disk == Disk::Consistent && !masked => {
+                let then = self.operation_goes_on();
+                self.fence_peer(PEER, then, h);
+                Move::Io(Kind::Role(r.at(Step::FencingForData)))
+            }
+            Ss::NothingToDo => Move::Done(Ss::NothingToDo.number()),
+            Ss::PrimaryNop if !masked => {
+                let then = self.operation_goes_on();
+                self.fence_peer(PEER, then, h);
+                Move::Io(Kind::Role(r.at(Step::Fencing)))
+            }
+            Ss::TwoPrimaries if r.tries < TRIES => {
+                r.tries = TRIES.saturating_sub(1);
+                let conf = self.conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+                let tenths = conf.map_or(1, |n| n.ping_timeo.saturating_add(1));
+                let until = h.now().plus(Duration::tenths(u64::from(tenths)));
+                Move::Until(Kind::Role(r.at(Step::Sleeping)), until)
+            }
+            code if code.is_success() => self.role_settling(r),
+            _ => r.ask(Step::Last),
+        }
+    }
+
+    fn role_settling(&mut self, r: RoleChange) -> Move {
+        Move::Go(Kind::Role(r.at(Step::Settling)))
+    }
+
+    /// Once effects and requests have settled: the UUIDs.
+    fn role_settled(&mut self, r: RoleChange, h: &mut impl Host) -> Move {
+        let vol = r.vol;
+        let settled =
+            self.vol(vol).is_some_and(|v| v.ctl.after.is_empty()) && self.network_pending(vol) == 0;
+        if !settled {
+            return Move::Poll(Kind::Role(r));
+        }
+        if r.forced {
+            self.log(vol, Note::ForcedUpToDate, h);
+        }
+        let s = self.state(vol);
+        let primary = r.role == Role::Primary;
+        if primary {
+            if let Some(n) = self.conn_mut(PEER).and_then(|c| c.ctl.conf.as_mut()) {
+                n.discard_my_data = false;
+            }
+            let bitmap = self.disk(vol).map(|d| d.uuids.bitmap);
+            let alone = s.conn < Conn::Connected || s.pdsk <= Disk::Failed;
+            if (alone && bitmap == Some(0)) || (r.forced && bitmap.is_some()) {
+                self.uuid_new_current(vol, h);
+            }
+        }
+        if let Some(d) = self.disk_mut(vol) {
+            d.uuids.mark_role(primary);
+            self.md_dirty(vol, h);
+            let after = self.operation_goes_on();
+            self.md_sync(vol, after, h);
+            return Move::Io(Kind::Role(r.at(Step::Storing)));
+        }
+        Move::Go(Kind::Role(r.at(Step::Storing)))
+    }
+
+    fn role_stored(&mut self, r: RoleChange, h: &mut impl Host) -> Move {
+        let vol = r.vol;
+        let s = self.state(vol);
+        if s.conn >= Conn::WFReportParams {
+            if r.forced {
+                self.send_uuids(vol, 0, h);
+            }
+            self.send_state(vol, s, h);
+        }
+        let ro = r.role == Role::Secondary;
+        h.emit(Effect::SetReadOnly { vol, ro });
+        h.emit(Effect::Uevent { vol });
+        Move::Done(r.code.number())
+    }
+}

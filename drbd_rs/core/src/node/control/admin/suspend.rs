@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `resume-io`: whatever suspended the I/O, it goes on.
+
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+use crate::state::Ss;
+
+use super::super::super::io::{Host, OpId, VolIx};
+use super::super::super::note::Note;
+use super::super::super::request::Thaw;
+use super::super::super::{Resource, Store};
+use super::super::{Flags, StateChange};
+use super::{Ask, Event, Kind, Move};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Begin,
+    Stored,
+    Asked,
+}
+
+/// How far a resume is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resuming {
+    pub(super) vol: VolIx,
+    step: Step,
+}
+
+impl<S: Store> Resource<S> {
+    pub(super) fn admin_resume_io(&mut self, op: OpId, vol: VolIx, h: &mut impl Host) {
+        // Nothing new is admitted before the frozen requests have found their way.
+        self.gate_close(vol, super::super::super::After::Nothing, h);
+        let r = Resuming {
+            vol,
+            step: Step::Begin,
+        };
+        self.begin(op, Kind::Resume(r), h);
+    }
+
+    pub(super) fn move_resume(&mut self, mut r: Resuming, event: Event, h: &mut impl Host) -> Move {
+        let vol = r.vol;
+        match (r.step, event) {
+            (Step::Begin, _) => {
+                r.step = Step::Stored;
+                let due = self
+                    .vol_mut(vol)
+                    .is_some_and(|v| core::mem::take(&mut v.ctl.new_current_uuid));
+                if !due {
+                    return Move::Go(Kind::Resume(r));
+                }
+                if self.state(vol).disk > Disk::Attaching && self.disk(vol).is_some() {
+                    self.uuid_new_current(vol, h);
+                    let after = self.operation_goes_on();
+                    self.md_sync(vol, after, h);
+                    return Move::Io(Kind::Resume(r));
+                }
+                let random = h.random();
+                if let Some(v) = self.vol_mut(vol) {
+                    // What the applications see from now on exists nowhere.
+                    let primary = u64::from(v.state.role.is_primary());
+                    v.ctl.ed_uuid = (random & !1) | primary;
+                }
+                self.log(vol, Note::ResumedWithoutData, h);
+                Move::Go(Kind::Resume(r))
+            }
+            (Step::Stored, _) => {
+                r.step = Step::Asked;
+                let change = StateChange {
+                    susp: Some(false),
+                    susp_nod: Some(false),
+                    susp_fen: Some(false),
+                    ..StateChange::NONE
+                };
+                Move::Ask(Kind::Resume(r), Ask::volume(vol, change, Flags::VERBOSE))
+            }
+            (Step::Asked, Event::Code(code)) => {
+                if code == Ss::Success {
+                    let s = self.state(vol);
+                    if s.conn < Conn::Connected {
+                        self.thaw_all(Thaw::FailPeerLeg, h);
+                    }
+                    if matches!(s.disk, Disk::Diskless | Disk::Failed) {
+                        self.thaw_all(Thaw::FailLocal, h);
+                    }
+                }
+                self.gate_open(vol, h);
+                Move::Done(code.number())
+            }
+            (Step::Asked, _) => {
+                self.gate_open(vol, h);
+                Move::Done(Ss::UnknownError.number())
+            }
+        }
+    }
+}

@@ -1,0 +1,534 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a state change entails once there is time for it, volume by volume, in order.
+//!
+//! Each volume has a short queue of changes. The effects of the first one are carried out in
+//! DRBD's order; one that waits for a disk or a helper stops the queue of that volume only. Should
+//! the queue fill up, changes that have not begun are joined: their effects are those of the whole
+//! way from the first to the last state.
+
+use crate::state::aggregate::ConnectionEffects;
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+use crate::state::effects::{
+    after_full_bitmap, effects, thaw_no_data, uuid_when_peer_data_lost, FullBitmap, Later,
+    LaterSet, NewUuid, Thaw,
+};
+use crate::state::log::Parts;
+use crate::state::{aggregate, State, Warning};
+
+use super::super::io::{Effect, HelperCommand, Host, PeerIx, VolIx};
+use super::super::note::Note;
+use super::super::request::{self, Pages};
+use super::super::resync::Side;
+use super::super::{After, Resource, Store, PEER};
+use super::{Flags, Next, StateChange};
+
+/// Changes of one volume whose effects may be outstanding.
+const DEPTH: usize = 8;
+
+/// Effects that one deferred effect may emit; less room ends the round.
+pub(super) const ROOM: usize = 12;
+
+/// A change and how far its effects are.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    old: State,
+    new: State,
+    warning: Option<Warning>,
+    parts: Parts,
+    later: LaterSet,
+    /// Announced: from here on it is not joined with others.
+    begun: bool,
+    /// Effects of [`Later::ALL`] before this one are done.
+    next: usize,
+    /// Steps of the present effect that are done.
+    step: u8,
+    /// Something is awaited.
+    waiting: bool,
+    /// What was awaited went well.
+    ok: bool,
+}
+
+/// Changes whose effects are outstanding, oldest first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queue {
+    items: [Option<Item>; DEPTH],
+}
+
+impl Queue {
+    /// Nothing outstanding.
+    pub(crate) const EMPTY: Queue = Queue {
+        items: [None; DEPTH],
+    };
+
+    /// Whether something is outstanding.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.iter().all(Option::is_none)
+    }
+
+    /// Whether work can go on now.
+    fn is_ready(&self) -> bool {
+        self.first().is_some_and(|i| !i.waiting)
+    }
+
+    fn first(&self) -> Option<&Item> {
+        self.items.first().and_then(Option::as_ref)
+    }
+
+    fn first_mut(&mut self) -> Option<&mut Item> {
+        self.items.first_mut().and_then(Option::as_mut)
+    }
+
+    fn pop(&mut self) {
+        if let Some(first) = self.items.first_mut() {
+            *first = None;
+        }
+        self.items.rotate_left(1);
+    }
+
+    pub(super) fn push(
+        &mut self,
+        old: State,
+        new: State,
+        warning: Option<Warning>,
+        parts: Parts,
+        apv: u32,
+    ) {
+        let item = Item {
+            old,
+            new,
+            warning,
+            parts,
+            later: effects(old, new, apv).later,
+            begun: false,
+            next: 0,
+            step: 0,
+            waiting: false,
+            ok: true,
+        };
+        if let Some(free) = self.items.iter_mut().find(|i| i.is_none()) {
+            *free = Some(item);
+            return;
+        }
+        if let Some(last) = self.items.iter_mut().flatten().last() {
+            *last = Item {
+                old: last.old,
+                later: effects(last.old, new, apv).later,
+                warning: warning.or(last.warning),
+                parts: Parts::VOLUME,
+                ..item
+            };
+        }
+    }
+}
+
+/// Effects of connection-wide changes that are outstanding.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ConnectionQueue(ConnectionEffects);
+
+impl ConnectionQueue {
+    pub(super) fn add(&mut self, fx: ConnectionEffects) {
+        self.0.start_receiver |= fx.start_receiver;
+        self.0.unconfigure |= fx.unconfigure;
+        self.0.fencing_done |= fx.fencing_done;
+    }
+}
+
+/// Whether an effect is done.
+enum Done {
+    Yes,
+    /// It goes on when [`Next::AfterChange`] runs.
+    Waits,
+    /// It waits, and does not begin anew then.
+    WaitsThen(u8),
+}
+
+impl<S: Store> Resource<S> {
+    /// Carries deferred effects out as far as room and patience last. True: more could be done.
+    #[inline(never)]
+    pub(super) fn after_change_pump(&mut self, h: &mut impl Host) -> bool {
+        let mut worked = false;
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            // A queue has DEPTH items of at most 27 effects; each round does one of them.
+            while self.vol(vol).is_some_and(|v| v.ctl.after.is_ready()) {
+                if h.room() < ROOM {
+                    return true;
+                }
+                self.after_change_step(vol, h);
+                worked = true;
+            }
+        }
+        for peer in [PEER] {
+            worked |= self.after_conn_change(peer, h);
+        }
+        worked
+    }
+
+    /// What an effect waited for is over.
+    pub(super) fn after_change_resumes(&mut self, vol: VolIx, ok: bool) {
+        if let Some(item) = self.vol_mut(vol).and_then(|v| v.ctl.after.first_mut()) {
+            item.waiting = false;
+            item.ok = ok;
+        }
+    }
+
+    fn after_change_step(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(item) = self.vol(vol).and_then(|v| v.ctl.after.first().copied()) else {
+            return;
+        };
+        if !item.begun {
+            self.announce(vol, item, h);
+            if let Some(i) = self.vol_mut(vol).and_then(|v| v.ctl.after.first_mut()) {
+                i.begun = true;
+            }
+            return;
+        }
+        let todo = Later::ALL
+            .iter()
+            .enumerate()
+            .skip(item.next)
+            .find(|(_, l)| item.later.contains(**l));
+        let Some((at, later)) = todo else {
+            if let Some(v) = self.vol_mut(vol) {
+                v.ctl.after.pop();
+            }
+            return;
+        };
+        if let Some(i) = self.vol_mut(vol).and_then(|v| v.ctl.after.first_mut()) {
+            // Whatever runs at once may already answer: the wait is noted first.
+            i.next = at;
+            i.waiting = true;
+        }
+        let done = self.do_later(vol, *later, item, h);
+        let Some(i) = self.vol_mut(vol).and_then(|v| v.ctl.after.first_mut()) else {
+            return;
+        };
+        match done {
+            Done::Yes => {
+                i.waiting = false;
+                i.next = at.saturating_add(1);
+                i.step = 0;
+            }
+            Done::Waits => {
+                i.next = at.saturating_add(1);
+                i.step = 0;
+            }
+            Done::WaitsThen(step) => i.step = step,
+        }
+    }
+
+    /// Log line and event of a change.
+    fn announce(&mut self, vol: VolIx, item: Item, h: &mut impl Host) {
+        if let Some(warning) = item.warning {
+            self.log(vol, Note::Implied(warning), h);
+        }
+        let note = Note::StateChanged {
+            old: item.old,
+            new: item.new,
+            parts: item.parts,
+        };
+        self.log(vol, note, h);
+        if item.old.disk == Disk::Attaching && item.new.disk >= Disk::Negotiating {
+            if let Some(uuids) = self.disk(vol).map(|d| d.uuids) {
+                self.log(vol, Note::AttachedTo(uuids), h);
+            }
+        }
+        h.emit(Effect::StateChanged {
+            vol: Some(vol),
+            old: item.old,
+            new: item.new,
+        });
+    }
+
+    fn do_later(&mut self, vol: VolIx, later: Later, item: Item, h: &mut impl Host) -> Done {
+        let again = After::Control(Next::AfterChange { vol });
+        let has_disk = self.state(vol).disk >= Disk::Inconsistent;
+        match later {
+            Later::ForgetCrashedPrimary => {
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.crashed_primary = false;
+                    for p in v.peers.iter_mut() {
+                        if let Some(u) = p.ctl.uuids.as_mut() {
+                            u.flags &= !crate::uuid::flags::CRASHED_PRIMARY;
+                        }
+                    }
+                }
+                Done::Yes
+            }
+            Later::HelperPriOnInconDegr => {
+                self.call_helper(HelperCommand::PriOnInconDegr, Some(vol), again, h);
+                Done::Waits
+            }
+            Later::ThawNoData => self.later_thaw_no_data(item, h),
+            Later::ThawFenced => self.later_thaw_fenced(h),
+            Later::SendSyncUuid if has_disk => self.later_sync_uuid(vol, item, h),
+            Later::PeerAttached => {
+                self.cancel_resync(vol, h);
+                self.send_uuids(vol, 0, h);
+                self.send_state(vol, item.new, h);
+                Done::Yes
+            }
+            Later::SendBitmap => {
+                if self.state(vol).conn == Conn::WFBitMapS {
+                    self.queue_bitmap_send(vol, h);
+                }
+                Done::Yes
+            }
+            Later::PeerDataLost | Later::DisklessPeerPromoted if has_disk => {
+                self.later_new_uuid(vol, later, item, h)
+            }
+            Later::Demoted if self.state(vol).conn > Conn::Connected => Done::Yes,
+            Later::DisklessPeerDemoted | Later::Demoted if has_disk => {
+                self.write_bitmap(vol, Pages::Changed, again, h);
+                Done::Waits
+            }
+            Later::SendSyncUuid
+            | Later::PeerDataLost
+            | Later::DisklessPeerPromoted
+            | Later::DisklessPeerDemoted
+            | Later::Demoted => Done::Yes,
+            Later::SendAttached => {
+                self.send_sizes(vol, 0, h);
+                self.send_uuids(vol, 0, h);
+                self.send_state(vol, item.new, h);
+                Done::Yes
+            }
+            Later::SendStatePause
+            | Later::SendStateConnected
+            | Later::SendStateAhead
+            | Later::SendStateInconsistent
+            | Later::SendStateSyncDone
+            | Later::SendStateVerifyDone => {
+                self.send_state(vol, item.new, h);
+                Done::Yes
+            }
+            Later::PauseDependants
+            | Later::ResumeDependants
+            | Later::ResumeDependantsUnconfigured => {
+                self.reconsider_pauses(h);
+                Done::Yes
+            }
+            Later::StartFullSync => self.later_full_sync(vol, item, h),
+            Later::DiskFailed => self.later_disk_failed(vol, item, h),
+            Later::WentDiskless => {
+                if item.new.conn >= Conn::Connected {
+                    self.send_state(vol, item.new, h);
+                }
+                self.drop_backing(vol, h);
+                Done::Yes
+            }
+            Later::ResyncGrown => {
+                let grown = self
+                    .vol_mut(vol)
+                    .is_some_and(|v| core::mem::take(&mut v.ctl.resync_after_neg));
+                if grown && item.new.conn == Conn::Connected {
+                    self.resync_after_grow(vol, h);
+                }
+                Done::Yes
+            }
+            Later::WriteBitmap => {
+                if has_disk {
+                    self.write_bitmap(vol, Pages::Changed, After::Nothing, h);
+                }
+                Done::Yes
+            }
+            Later::SyncMeta => {
+                if self.md_is_dirty(vol) {
+                    self.md_sync(vol, After::Nothing, h);
+                }
+                Done::Yes
+            }
+        }
+    }
+
+    fn later_thaw_no_data(&mut self, item: Item, h: &mut impl Host) -> Done {
+        let cstate = self.conn(PEER).map_or(Conn::StandAlone, |c| c.ctl.cstate);
+        let lowest = aggregate::summarize(cstate, self.states()).lowest;
+        let thaw = thaw_no_data(
+            item.old,
+            item.new,
+            self.ctl.susp.no_data,
+            lowest.conn,
+            lowest.disk,
+        );
+        let Some(thaw) = thaw else { return Done::Yes };
+        self.thaw_all(
+            match thaw {
+                Thaw::Resend => request::Thaw::Resend,
+                Thaw::RestartDiskIo => request::Thaw::RestartLocal,
+            },
+            h,
+        );
+        let change = StateChange {
+            susp_nod: Some(false),
+            ..StateChange::NONE
+        };
+        self.change_conn(PEER, change, Flags::VERBOSE, h);
+        Done::Yes
+    }
+
+    fn later_thaw_fenced(&mut self, h: &mut impl Host) -> Done {
+        let back = self.states().all(|s| s.conn >= Conn::Connected);
+        if !self.ctl.susp.fencing || !back {
+            return Done::Yes;
+        }
+        for v in self.volumes.iter_mut().flatten() {
+            v.ctl.new_current_uuid = false;
+        }
+        self.thaw_all(request::Thaw::Resend, h);
+        let change = StateChange {
+            susp_fen: Some(false),
+            ..StateChange::NONE
+        };
+        self.change_conn(PEER, change, Flags::VERBOSE, h);
+        Done::Yes
+    }
+
+    fn later_sync_uuid(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        if item.step == 0 {
+            if self.uuid_begin_sync_source(vol, h).is_none() {
+                return Done::Yes;
+            }
+            self.md_sync(vol, After::Control(Next::AfterChange { vol }), h);
+            return Done::WaitsThen(1);
+        }
+        if let Some(uuid) = self.disk(vol).map(|d| d.uuids.bitmap) {
+            self.send_sync_uuid(vol, uuid, h);
+        }
+        Done::Yes
+    }
+
+    fn later_new_uuid(&mut self, vol: VolIx, later: Later, item: Item, h: &mut impl Host) -> Done {
+        if item.step == 1 {
+            self.send_uuids(vol, 0, h);
+            return Done::Yes;
+        }
+        let bitmap = self.disk(vol).map_or(0, |d| d.uuids.bitmap);
+        let what = if later == Later::PeerDataLost {
+            uuid_when_peer_data_lost(item.new, bitmap, self.state(vol).is_suspended())
+        } else if bitmap == 0 {
+            NewUuid::Create
+        } else {
+            NewUuid::No
+        };
+        match what {
+            NewUuid::No => Done::Yes,
+            NewUuid::Defer => {
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.new_current_uuid = true;
+                }
+                Done::Yes
+            }
+            NewUuid::Create => {
+                self.uuid_new_current(vol, h);
+                self.md_sync(vol, After::Control(Next::AfterChange { vol }), h);
+                Done::WaitsThen(1)
+            }
+        }
+    }
+
+    fn later_full_sync(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        if item.step == 0 {
+            self.set_all_and_write(vol, After::Control(Next::AfterChange { vol }), h);
+            return Done::WaitsThen(1);
+        }
+        match after_full_bitmap(item.ok, self.state(vol).conn) {
+            FullBitmap::Nothing => {}
+            FullBitmap::WaitForSyncUuid => {
+                let change = StateChange::NONE.conn(Conn::WFSyncUUID);
+                self.change_state(vol, change, Flags::VERBOSE, h);
+            }
+            FullBitmap::StartSource => self.start_resync(vol, Side::Source, h),
+            FullBitmap::GiveUp => {
+                self.log(vol, Note::NoResyncWithoutBitmap, h);
+                let change = StateChange::NONE.conn(Conn::Connected);
+                self.change_state(vol, change, Flags::VERBOSE, h);
+            }
+        }
+        Done::Yes
+    }
+
+    fn later_disk_failed(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        let again = After::Control(Next::AfterChange { vol });
+        match item.step {
+            0 => {
+                let by_error = self.vol_mut(vol).is_some_and(|v| {
+                    core::mem::take(&mut v.ctl.was_io_error)
+                        && v.backing
+                            .as_ref()
+                            .is_some_and(|b| b.disk.conf.on_io_error == 1)
+                });
+                if by_error {
+                    self.call_helper(HelperCommand::LocalIoError, Some(vol), again, h);
+                } else {
+                    self.after_change_resumes(vol, true);
+                }
+                Done::WaitsThen(1)
+            }
+            1 => {
+                let forced = self
+                    .vol_mut(vol)
+                    .is_some_and(|v| core::mem::take(&mut v.ctl.force_detach));
+                if forced {
+                    self.requests_disk_failed(vol, h);
+                }
+                if item.new.conn >= Conn::Connected {
+                    self.send_state(vol, item.new, h);
+                }
+                self.cancel_resync(vol, h);
+                self.md_sync(vol, again, h);
+                Done::WaitsThen(2)
+            }
+            _ => {
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.failure_told = true;
+                }
+                self.consider_diskless(vol, h);
+                Done::Yes
+            }
+        }
+    }
+
+    /// What connection-wide changes entail. True: something was done.
+    fn after_conn_change(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        if h.room() < ROOM {
+            return false;
+        }
+        let Some(c) = self.conn_mut(peer) else {
+            return false;
+        };
+        let fx = core::mem::take(&mut c.ctl.after).0;
+        if fx == ConnectionEffects::default() {
+            return false;
+        }
+        if fx.start_receiver {
+            self.start_receiver(peer, h);
+        }
+        if fx.unconfigure {
+            if let Some(c) = self.conn_mut(peer) {
+                c.ctl.conf = None;
+            }
+        }
+        if fx.fencing_done && self.ctl.susp.fencing {
+            for ix in 0..self.volume_slots() {
+                let vol = VolIx(ix);
+                let due = self
+                    .vol_mut(vol)
+                    .is_some_and(|v| core::mem::take(&mut v.ctl.new_current_uuid));
+                if due {
+                    self.uuid_new_current(vol, h);
+                    self.md_sync(vol, After::Nothing, h);
+                }
+            }
+            self.thaw_all(request::Thaw::FailPeerLeg, h);
+            let change = StateChange {
+                susp_fen: Some(false),
+                ..StateChange::NONE
+            };
+            self.change_conn(peer, change, Flags::VERBOSE, h);
+        }
+        true
+    }
+}

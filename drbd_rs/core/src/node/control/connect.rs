@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of a connection: connect, greet, lose, clean up, try again or give up.
+//!
+//! See [`Phase`] for the picture. The receiver thread connects and receives; what it is to do next
+//! is asked by [`Resource::receiver_wish`]. A connection that broke is tried again for ever; one
+//! that was refused, here or by the peer, becomes StandAlone and stays so.
+
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+use crate::state::{Role, Ss};
+use crate::wire::Name64;
+
+use super::super::io::{Effect, Host, Lost, PeerIx, ReceiverWish, VolIx};
+use super::super::note::Note;
+use super::super::request::Pages;
+use super::super::{After, Resource, Store, Violation, PEER};
+use super::after_change::ROOM;
+use super::{admin, Agreed, Flags, Next, Phase, StateChange};
+
+/// How far the clean-up after a lost connection is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Quieting {
+    /// Volumes before this one have begun to clean up.
+    cursor: u16,
+    /// The request part is quiet.
+    requests: bool,
+    /// Volumes that still write.
+    writing: u16,
+}
+
+impl<S: Store> Resource<S> {
+    /// What both sides agreed on, while packets may be sent.
+    pub(crate) fn agreed(&self, peer: PeerIx) -> Option<Agreed> {
+        let c = self.conn(peer)?;
+        if c.ctl.phase == Phase::Up {
+            c.ctl.agreed
+        } else {
+            None
+        }
+    }
+
+    /// As [`Resource::agreed`]; the name of the contract with the other parts.
+    pub(crate) fn connected(&self, peer: PeerIx) -> Option<Agreed> {
+        self.agreed(peer)
+    }
+
+    /// What the receiver thread of `peer` is to do now.
+    pub fn receiver_wish(&self, peer: PeerIx) -> ReceiverWish {
+        let Some(c) = self.conn(peer) else {
+            return ReceiverWish::Exit;
+        };
+        match c.ctl.phase {
+            Phase::None | Phase::Exiting => ReceiverWish::Exit,
+            Phase::Connecting => ReceiverWish::Run,
+            Phase::Up if self.rx_paused(peer) => ReceiverWish::Pause,
+            Phase::Up => ReceiverWish::Run,
+            Phase::Closing | Phase::Quieting(_) => ReceiverWish::Close,
+        }
+    }
+
+    fn rx_paused(&self, peer: PeerIx) -> bool {
+        self.conn(peer).is_some_and(|c| c.ctl.greeting.is_some())
+            || self.request_rx_paused()
+            || self.resync_rx_paused()
+            || self
+                .volumes
+                .iter()
+                .flatten()
+                .any(|v| v.ctl.resize.is_some() || v.peers.iter().any(|p| p.ctl.prepares.is_some()))
+    }
+
+    pub(super) fn start_receiver(&mut self, peer: PeerIx, h: &mut impl Host) {
+        if let Some(c) = self.conn_mut(peer) {
+            c.ctl.phase = Phase::Connecting;
+        }
+        h.emit(Effect::StartReceiver { peer });
+        self.log_peer(Note::ReceiverStarts, h);
+        self.wait_for_connection(peer, h);
+    }
+
+    fn wait_for_connection(&mut self, peer: PeerIx, h: &mut impl Host) {
+        let change = StateChange::NONE.conn(Conn::WFConnection);
+        self.change_conn(peer, change, Flags::VERBOSE, h);
+    }
+
+    /// [`super::super::Input::Connected`].
+    pub(super) fn peer_connected(&mut self, peer: PeerIx, agreed: Agreed, h: &mut impl Host) {
+        let now = h.now();
+        let Some(c) = self.conn_mut(peer) else { return };
+        if c.ctl.phase != Phase::Connecting || c.ctl.cstate != Conn::WFConnection {
+            return;
+        }
+        c.ctl.phase = Phase::Up;
+        c.ctl.agreed = Some(agreed);
+        c.ctl.ping.start(now);
+        c.ctl.peer_integrity = Name64::EMPTY;
+        c.ctl.dry_run = false;
+        c.ctl.discard_my_data = c.ctl.conf.as_ref().is_some_and(|n| n.discard_my_data);
+        // The first packets wait for a change of role under way.
+        c.ctl.greeting = Some(None);
+        self.requests_connected(peer);
+        let note = Note::Handshake {
+            apv: agreed.apv,
+            features: agreed.features,
+        };
+        self.requests_connected(peer);
+        self.log_peer(note, h);
+    }
+
+    /// Sends the first packets, volume after volume. True: something was sent.
+    pub(super) fn greet(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        let Some(greeting) = self.conn(peer).and_then(|c| c.ctl.greeting) else {
+            return false;
+        };
+        if h.room() < ROOM {
+            return false;
+        }
+        let Some(cursor) = greeting else {
+            if self
+                .ctl
+                .op
+                .as_ref()
+                .is_some_and(admin::Operation::changes_role)
+            {
+                return false;
+            }
+            self.send_protocol(peer, false, h);
+            if let Some(c) = self.conn_mut(peer) {
+                c.ctl.state_sent = true;
+                c.ctl.greeting = Some(Some(0));
+            }
+            return true;
+        };
+        let next = (cursor..self.volume_slots()).find(|ix| self.vol(VolIx(*ix)).is_some());
+        if let Some(ix) = next {
+            self.greet_volume(VolIx(ix), h);
+            if let Some(c) = self.conn_mut(peer) {
+                c.ctl.greeting = Some(Some(ix.saturating_add(1)));
+            }
+            return true;
+        }
+        if let Some(c) = self.conn_mut(peer) {
+            c.ctl.greeting = None;
+        }
+        let change = StateChange::NONE.conn(Conn::WFReportParams);
+        let code = self.change_conn(peer, change, Flags::VERBOSE, h);
+        if let Some(c) = self.conn_mut(peer) {
+            if code.is_success() {
+                if let Some(conf) = c.ctl.conf.as_mut() {
+                    conf.discard_my_data = false;
+                }
+            } else {
+                c.ctl.state_sent = false;
+            }
+        }
+        if !code.is_success() {
+            let change = StateChange::NONE.conn(Conn::NetworkFailure);
+            self.change_conn(peer, change, Flags::HARD, h);
+        }
+        true
+    }
+
+    /// A volume tells the peer about itself: settings, sizes, UUIDs, state.
+    pub(super) fn greet_volume(&mut self, vol: VolIx, h: &mut impl Host) {
+        let discard = self.conn(PEER).is_some_and(|c| c.ctl.discard_my_data);
+        for p in self
+            .vol_mut(vol)
+            .into_iter()
+            .flat_map(|v| v.peers.iter_mut())
+        {
+            p.ctl.discard_my_data = discard;
+        }
+        self.send_sync_param(vol, h);
+        self.send_sizes(vol, 0, h);
+        self.send_uuids(vol, 0, h);
+        let state = self.state(vol);
+        self.send_state(vol, state, h);
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.degraded_wfc = false;
+        }
+    }
+
+    /// The connection can not go on.
+    pub(super) fn lost(&mut self, peer: PeerIx, why: Lost, h: &mut impl Host) {
+        let Some(c) = self.conn(peer) else { return };
+        if c.ctl.phase != Phase::Up {
+            return;
+        }
+        let op = self.ctl.op.as_ref();
+        let leaving = op.is_some_and(admin::Operation::disconnects);
+        let conn = match why {
+            // Whoever wants to leave is glad that the peer did so first.
+            Lost::Broken if leaving => Conn::Disconnecting,
+            Lost::Broken => Conn::BrokenPipe,
+            Lost::Timeout => Conn::Timeout,
+            Lost::Protocol => Conn::ProtocolError,
+        };
+        if why == Lost::Broken {
+            self.log_peer(Note::SocketLost, h);
+        }
+        self.change_conn(peer, StateChange::NONE.conn(conn), Flags::HARD, h);
+    }
+
+    /// The peer broke the protocol.
+    pub(crate) fn protocol_error(&mut self, peer: PeerIx, why: Violation, h: &mut impl Host) {
+        self.log_peer(Note::Violated(why), h);
+        self.lost(peer, Lost::Protocol, h);
+    }
+
+    /// This node refuses the peer: no further attempt.
+    pub(super) fn refuse_peer(&mut self, peer: PeerIx, h: &mut impl Host) {
+        let change = StateChange::NONE.conn(Conn::Disconnecting);
+        self.change_conn(peer, change, Flags::HARD, h);
+    }
+
+    pub(super) fn connect_failed(&mut self, peer: PeerIx, h: &mut impl Host) {
+        self.log_peer(Note::ConnectGivenUp, h);
+        self.refuse_peer(peer, h);
+    }
+
+    pub(super) fn sockets_closed(&mut self, peer: PeerIx, h: &mut impl Host) {
+        let Some(c) = self.conn_mut(peer) else { return };
+        if c.ctl.phase != Phase::Closing {
+            return;
+        }
+        c.ctl.phase = Phase::Quieting(Quieting::default());
+        c.ctl.greeting = None;
+        c.ctl.agreed = None;
+        c.ctl.state_sent = false;
+        self.pings_lost(peer, h);
+        self.requests_connection_lost(peer, h);
+    }
+
+    pub(super) fn requests_quiet(&mut self, peer: PeerIx) {
+        if let Some(c) = self.conn_mut(peer) {
+            if let Phase::Quieting(q) = &mut c.ctl.phase {
+                q.requests = true;
+            }
+        }
+    }
+
+    pub(super) fn cleaned_up(&mut self, peer: PeerIx) {
+        if let Some(c) = self.conn_mut(peer) {
+            if let Phase::Quieting(q) = &mut c.ctl.phase {
+                q.writing = q.writing.saturating_sub(1);
+            }
+        }
+    }
+
+    pub(super) fn receiver_gone(&mut self, peer: PeerIx, h: &mut impl Host) {
+        let Some(c) = self.conn_mut(peer) else { return };
+        match c.ctl.phase {
+            Phase::Exiting => c.ctl.phase = Phase::None,
+            Phase::None => {}
+            // The thread died by itself: what it held is gone with it.
+            Phase::Connecting | Phase::Up | Phase::Closing | Phase::Quieting(_) => {
+                self.log_peer(Note::Unexpected("receiver ended"), h);
+                self.refuse_peer(peer, h);
+            }
+        }
+    }
+
+    /// Closes what has to be closed, cleans up, starts over. True: something was done.
+    #[inline(never)]
+    pub(super) fn connect_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        if h.room() < ROOM {
+            return false;
+        }
+        let slots = self.volume_slots();
+        let resyncs_idle = self.resyncs_idle();
+        let Some(c) = self.conn_mut(peer) else {
+            return false;
+        };
+        match c.ctl.phase {
+            Phase::None | Phase::Exiting | Phase::Closing => false,
+            Phase::Connecting | Phase::Up if c.ctl.cstate < Conn::WFConnection => {
+                if c.ctl.cstate == Conn::Unconnected {
+                    return false;
+                }
+                c.ctl.phase = Phase::Closing;
+                c.ctl.greeting = None;
+                h.emit(Effect::CloseSockets { peer });
+                true
+            }
+            Phase::Connecting => false,
+            Phase::Up => self.greet(peer, h) || self.params_pump(peer, h),
+            Phase::Quieting(q) if !q.requests => false,
+            Phase::Quieting(q) if q.cursor < slots => {
+                self.clean_volume(peer, VolIx(q.cursor), h);
+                true
+            }
+            Phase::Quieting(q) if q.writing > 0 || !resyncs_idle => false,
+            Phase::Quieting(_) => {
+                self.start_over(peer, h);
+                true
+            }
+        }
+    }
+
+    /// No resync I/O of the lost connection is left that could still reach a disk.
+    fn resyncs_idle(&self) -> bool {
+        (0..self.volume_slots()).all(|ix| self.resync_idle(VolIx(ix)))
+    }
+
+    fn clean_volume(&mut self, peer: PeerIx, vol: VolIx, h: &mut impl Host) {
+        if let Some(Phase::Quieting(q)) = self.conn_mut(peer).map(|c| &mut c.ctl.phase) {
+            q.cursor = q.cursor.saturating_add(1);
+        }
+        if self.vol(vol).is_none() {
+            return;
+        }
+        self.cancel_resync(vol, h);
+        if let Some(v) = self.vol_mut(vol) {
+            for p in v.peers.iter_mut() {
+                p.ctl.uuids = None;
+                p.ctl.prepares = None;
+                p.ctl.limits = None;
+            }
+        }
+        if self.state(vol).disk < Disk::Inconsistent {
+            return;
+        }
+        if let Some(Phase::Quieting(q)) = self.conn_mut(peer).map(|c| &mut c.ctl.phase) {
+            q.writing = q.writing.saturating_add(1);
+        }
+        if self.md_is_dirty(vol) {
+            self.md_sync(vol, After::Nothing, h);
+        }
+        let after = After::Control(Next::CleanedUp);
+        self.write_bitmap(vol, Pages::Changed, after, h);
+    }
+
+    /// All is quiet: try again, or be StandAlone.
+    fn start_over(&mut self, peer: PeerIx, h: &mut impl Host) {
+        self.log_peer(Note::ConnectionClosed, h);
+        let primary = self.states().any(|s| s.role == Role::Primary);
+        if primary && self.highest_pdsk() >= Disk::DUnknown {
+            self.fence_peer(peer, After::Nothing, h);
+        }
+        let Some(cstate) = self.conn(peer).map(|c| c.ctl.cstate) else {
+            return;
+        };
+        let (phase, conn, flags) = if cstate == Conn::Disconnecting {
+            (Phase::Exiting, Conn::StandAlone, Flags::HARD)
+        } else {
+            (Phase::Connecting, Conn::Unconnected, Flags::VERBOSE)
+        };
+        let code = self.change_conn(peer, StateChange::NONE.conn(conn), flags, h);
+        if code.is_refusal() && code != Ss::NothingToDo {
+            // Nothing of the kind is known; a hard change has the same rules for the connection.
+            self.change_conn(peer, StateChange::NONE.conn(conn), Flags::HARD, h);
+        }
+        if let Some(c) = self.conn_mut(peer) {
+            c.ctl.phase = phase;
+        }
+        if phase == Phase::Connecting {
+            self.wait_for_connection(peer, h);
+        }
+    }
+}

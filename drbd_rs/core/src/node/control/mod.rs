@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! States, what nodes tell each other about them, and what administrators ask for.
+//!
+//! ```text
+//!  command() ─▶ admin/ ──┐                       ┌─▶ after_change (deferred, in order)
+//!  STATE, SIZES, UUIDS ──┼─▶ change_state/_conn ─┤
+//!  Lost, Connected ──────┘      (change.rs)      └─▶ StateChanged, Log, md flags (at once)
+//! ```
+//!
+//! Invariants:
+//! - `Volume::state` and `ConnectionControl::cstate` are written in `change.rs` only.
+//! - One administrator's request runs at a time ([`ResourceControl::op`]); each is answered once.
+//! - A continuation ([`Next`]) only notes that something is over; the work goes on in
+//!   `control_pump`, so that no chain of continuations grows the stack.
+//!
+//! Not here: I/O of applications and peers (`request/`), bitmap exchange and resync (`resync/`).
+
+pub mod admin;
+mod after_change;
+mod change;
+mod connect;
+mod disk;
+mod handshake;
+mod helper;
+mod open;
+mod recv_sizes;
+mod recv_state;
+mod recv_uuids;
+mod size;
+mod state_request;
+pub mod status;
+mod step;
+mod timers;
+
+pub(crate) use change::{Flags, StateChange};
+pub use disk::BackingLimits;
+pub(crate) use disk::{Disk, IoErrorKind};
+pub(crate) use helper::HelperCall;
+pub use open::OpenRefused;
+pub(crate) use timers::Ping;
+
+use crate::nl::conf::{NetConf, ResourceOpts};
+use crate::state::conn::State as Conn;
+use crate::time::Instant;
+use crate::units::Sectors;
+use crate::wire::{Name64, QueueLimits, Uuids};
+
+use super::io::{OpId, PeerIx, VolIx};
+
+/// Where the control part goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The request part has settled everything that the lost connection left behind.
+    RequestsQuiet {
+        /// Which connection was lost.
+        peer: PeerIx,
+    },
+    /// The deferred effect of a state change that waited for I/O or a helper goes on.
+    AfterChange {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// The administrator's request goes on, if it is still that one.
+    Operation {
+        /// Which.
+        op: OpId,
+    },
+    /// All bits were set and written for the full sync that the handshake decided on.
+    FullSyncReady {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// All bits were cleared and written, as the peer wants no first resync.
+    SyncSkipped {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// The last metadata of a failed or detached disk was written, as far as that was possible.
+    LastWords {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// A size change goes through its writes (metadata.md §4).
+    Resize {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// The device has the size that the peer's SIZES led to.
+    SizesSettled {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// A volume has written its bitmap after a connection was lost.
+    CleanedUp,
+    /// fence-peer is back.
+    Fenced {
+        /// The peer that was to be fenced.
+        peer: PeerIx,
+    },
+}
+
+/// What both sides agreed on before the handshake of the machine began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// Protocol version, 86 to 101.
+    pub(crate) apv: u32,
+    /// Feature flags, see [`crate::wire::feature`].
+    pub(crate) features: u32,
+    /// This node accepted the meta socket (RESOLVE_CONFLICTS).
+    pub(crate) arbiter: bool,
+}
+
+/// The life of receiver thread and sockets.
+///
+/// ```text
+///  None ─connect─▶ Connecting ─Connected─▶ Up ─Lost, disconnect─▶ Closing ─Closed─▶ Quieting
+///   ▲                 ▲  └────────────ConnectFailed, disconnect─────▲                │
+///   │                 └───────────────(Unconnected)──────────────────────────────────┤
+///   └─ReceiverGone─ Exiting ◀─────────(Disconnecting → StandAlone)───────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No receiver thread.
+    #[default]
+    None,
+    /// The thread connects, agrees on features and authenticates.
+    Connecting,
+    /// Packets flow.
+    Up,
+    /// The sockets are being closed.
+    Closing,
+    /// The sockets are closed; requests and volumes settle.
+    Quieting(connect::Quieting),
+    /// The thread is to end.
+    Exiting,
+}
+
+/// Suspension of I/O, for the whole resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Suspended {
+    /// By `suspend-io`.
+    pub(crate) user: bool,
+    /// No data can be reached (on-no-data-accessible suspend-io).
+    pub(crate) no_data: bool,
+    /// Until the peer is fenced.
+    pub(crate) fencing: bool,
+}
+
+/// What `control/` keeps about a resource.
+pub struct ResourceControl {
+    /// Options of the resource.
+    pub(crate) opts: ResourceOpts,
+    /// Suspension, merged into each volume's state.
+    pub(crate) susp: Suspended,
+    /// The administrator's request that is being worked on.
+    pub(crate) op: Option<admin::Operation>,
+    /// Helpers that run.
+    pub(crate) helpers: [Option<HelperCall>; helper::CALLS],
+    /// The number of the last helper call.
+    pub(crate) next_helper: u32,
+    /// The exit code of the helper whose continuation runs.
+    pub(crate) helper_code: u8,
+    /// A continuation ran, or a state changed: all parts have to look again.
+    pub(crate) stirred: bool,
+}
+
+/// What `control/` keeps about a connection.
+pub(crate) struct ConnectionControl {
+    /// The configuration; `None` while never configured, and after `disconnect`.
+    pub(crate) conf: Option<NetConf>,
+    /// The state of the connection, 0 to 9 (StandAlone to WFReportParams).
+    pub(crate) cstate: Conn,
+    /// Receiver thread and sockets.
+    pub(crate) phase: Phase,
+    /// Set from `Connected` until the sockets are closed.
+    pub(crate) agreed: Option<Agreed>,
+    /// The first packets are outstanding: of all (`Some(None)`), or of the volumes from this one.
+    pub(crate) greeting: Option<Option<u16>>,
+    /// Volumes from this one on have to send their SYNC_PARAM again.
+    pub(crate) params_due: Option<u16>,
+    /// Pings and their answers.
+    pub(crate) ping: Ping,
+    /// The first packets were sent, and some volume is still in WFReportParams (STATE_SENT).
+    pub(crate) state_sent: bool,
+    /// This side's data are thrown away should this handshake find a split brain.
+    pub(crate) discard_my_data: bool,
+    /// The peer only wants to see what would happen.
+    pub(crate) dry_run: bool,
+    /// The integrity algorithm of what the peer sends.
+    pub(crate) peer_integrity: Name64,
+    /// A request to the peer for a state change, and what it said.
+    pub(crate) request: Option<state_request::ClusterRequest>,
+    /// When WFReportParams was last reached.
+    pub(crate) last_reconnect: Instant,
+    /// Volumes that reached Connected since the resource was made; wraps.
+    pub(crate) connect_count: u32,
+    /// fence-peer runs.
+    pub(crate) fence: Option<helper::Fence>,
+    /// Deferred effects of changes of the whole connection.
+    pub(crate) after: after_change::ConnectionQueue,
+}
+
+/// What `control/` keeps about a volume.
+pub(crate) struct VolumeControl {
+    /// UUID of the data that applications have seen (exposed data).
+    pub(crate) ed_uuid: u64,
+    /// Openers of the block device.
+    pub(crate) opened: u32,
+    /// A new current UUID is due as soon as I/O is resumed (NEW_CUR_UUID).
+    pub(crate) new_current_uuid: bool,
+    /// This node crashed while it was Primary (CRASHED_PRIMARY).
+    pub(crate) crashed_primary: bool,
+    /// The next STATE of the peer leads to a handshake (CONSIDER_RESYNC).
+    pub(crate) consider_resync: bool,
+    /// Resync of a grown device follows the negotiation (RESYNC_AFTER_NEG).
+    pub(crate) resync_after_neg: bool,
+    /// The timeout type is that of a degraded cluster (USE_DEGR_WFC_T).
+    pub(crate) degraded_wfc: bool,
+    /// Writes do not touch the activity log (AL_SUSPENDED).
+    pub(crate) al_suspended: bool,
+    /// The largest request of the block device, bytes.
+    pub(crate) max_bio: u32,
+    /// Bits out of sync, as last told to the peer.
+    pub(crate) told_bits: u64,
+    /// When the disk was last attached, or its negotiation ended.
+    pub(crate) attached_at: Instant,
+    /// Local I/O failed (WAS_IO_ERROR).
+    pub(crate) was_io_error: bool,
+    /// A local read failed (WAS_READ_ERROR).
+    pub(crate) was_read_error: bool,
+    /// Local I/O is aborted, not waited for (FORCE_DETACH).
+    pub(crate) force_detach: bool,
+    /// Helper and peer were told that the disk failed.
+    pub(crate) failure_told: bool,
+    /// How far the last writes of a failed disk are.
+    pub(crate) last_words: disk::LastWords,
+    /// The owner may take the volume.
+    pub(crate) deleted: bool,
+    /// The owner may take the backing device.
+    pub(crate) dropped: bool,
+    /// A new size is being written.
+    pub(crate) resize: Option<size::Resize>,
+    /// The last change of size made the device larger.
+    pub(crate) grew: bool,
+    /// What is left to do about a SIZES packet.
+    pub(crate) sizes_rest: Option<recv_sizes::SizesRest>,
+    /// State changes whose deferred effects are outstanding.
+    pub(crate) after: after_change::Queue,
+}
+
+/// What `control/` keeps about one volume at one peer.
+pub(crate) struct PeerDeviceControl {
+    /// The peer's UUIDS packet.
+    pub(crate) uuids: Option<Uuids>,
+    /// The peer's capacity, 0 if it has no disk.
+    pub(crate) size: Sectors,
+    /// The peer's limit for one bio, bytes.
+    pub(crate) max_bio: u32,
+    /// The peer's queue limits, where FF_WSAME is agreed.
+    pub(crate) limits: Option<QueueLimits>,
+    /// What is being written before the peer's word is acted on.
+    pub(crate) prepares: Option<recv_state::Prepares>,
+    /// The own data of this volume are given up should there be a split brain.
+    pub(crate) discard_my_data: bool,
+}
+
+impl ResourceControl {
+    /// A resource without volumes, StandAlone.
+    pub(crate) fn new(opts: ResourceOpts) -> ResourceControl {
+        ResourceControl {
+            opts,
+            susp: Suspended::default(),
+            op: None,
+            helpers: [None; helper::CALLS],
+            next_helper: 0,
+            helper_code: 0,
+            stirred: false,
+        }
+    }
+}
+
+impl ConnectionControl {
+    /// StandAlone, not configured.
+    pub(crate) fn new() -> ConnectionControl {
+        ConnectionControl {
+            conf: None,
+            cstate: Conn::StandAlone,
+            phase: Phase::None,
+            agreed: None,
+            greeting: None,
+            params_due: None,
+            ping: Ping::new(),
+            state_sent: false,
+            discard_my_data: false,
+            dry_run: false,
+            peer_integrity: Name64::EMPTY,
+            request: None,
+            last_reconnect: Instant(0),
+            connect_count: 0,
+            fence: None,
+            after: after_change::ConnectionQueue::default(),
+        }
+    }
+}
+
+impl VolumeControl {
+    /// Without a disk, never opened.
+    pub(crate) const fn new() -> VolumeControl {
+        VolumeControl {
+            ed_uuid: 0,
+            opened: 0,
+            new_current_uuid: false,
+            crashed_primary: false,
+            consider_resync: false,
+            resync_after_neg: false,
+            degraded_wfc: false,
+            al_suspended: false,
+            max_bio: crate::limits::MAX_BIO_SIZE_SAFE,
+            told_bits: 0,
+            attached_at: Instant(0),
+            was_io_error: false,
+            was_read_error: false,
+            force_detach: false,
+            failure_told: false,
+            last_words: disk::LastWords::None,
+            dropped: false,
+            deleted: false,
+            resize: None,
+            grew: false,
+            sizes_rest: None,
+            after: after_change::Queue::EMPTY,
+        }
+    }
+}
+
+impl PeerDeviceControl {
+    /// Nothing is known of the peer.
+    pub(crate) const fn new() -> PeerDeviceControl {
+        PeerDeviceControl {
+            uuids: None,
+            size: Sectors(0),
+            max_bio: crate::limits::MAX_BIO_SIZE_SAFE,
+            limits: None,
+            prepares: None,
+            discard_my_data: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

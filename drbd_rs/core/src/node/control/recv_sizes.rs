@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The peer tells its sizes (algorithms.md §10).
+
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+use crate::state::Role;
+use crate::units::Sectors;
+use crate::wire::state::dds_flag;
+use crate::wire::Sizes;
+
+use super::super::io::{Effect, Host, VolIx};
+use super::super::note::Note;
+use super::super::resync::Side;
+use super::super::{After, Resource, Store, Violation, PEER};
+use super::size::Determined;
+use super::{Flags, Next, StateChange};
+
+/// What is left to do about a SIZES packet once the device has its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizesRest {
+    c_size: Sectors,
+    dds_flags: u16,
+}
+
+impl<S: Store> Resource<S> {
+    pub(super) fn recv_sizes(
+        &mut self,
+        vol: VolIx,
+        p: Sizes,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let Some(v) = self.vol_mut(vol) else {
+            return Ok(());
+        };
+        // The device covers at most 2^51 sectors: more is nonsense.
+        let most = crate::limits::MAX_SECTORS_FLEX.0;
+        if [p.d_size, p.u_size, p.c_size].iter().any(|s| *s > most) {
+            return Err(Violation::Range);
+        }
+        for peer in v.peers.iter_mut() {
+            peer.ctl.size = Sectors(p.d_size);
+        }
+        let attached = v.state.disk >= Disk::Negotiating && v.backing.is_some();
+        if attached && !self.accept_with_disk(vol, &p, h) {
+            self.refuse_peer(PEER, h);
+            return Ok(());
+        }
+        if let Some(v) = self.vol_mut(vol) {
+            for peer in v.peers.iter_mut() {
+                peer.ctl.max_bio = p.max_bio_size.max(crate::limits::MAX_BIO_SIZE_SAFE);
+                peer.ctl.limits = p.limits;
+            }
+        }
+        self.reconsider_limits(vol, h);
+        let rest = SizesRest {
+            c_size: Sectors(p.c_size),
+            dds_flags: p.dds_flags,
+        };
+        if !attached {
+            return self.accept_diskless(vol, &p, rest, h);
+        }
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.sizes_rest = Some(rest);
+        }
+        let forced = p.dds_flags & dds_flag::FORCED != 0;
+        let then = After::Control(Next::SizesSettled { vol });
+        match self.determine_dev_size(vol, forced, then, h) {
+            Determined::Unchanged => self.sizes_settled(vol, true, h),
+            Determined::Waits => {}
+            Determined::Failed => {
+                self.log(vol, Note::Unexpected("bitmap too small"), h);
+                self.refuse_peer(PEER, h);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the own data fit the size that the peer's disk allows.
+    fn accept_with_disk(&mut self, vol: VolIx, p: &Sizes, h: &mut impl Host) -> bool {
+        let Some(v) = self.vol(vol) else { return false };
+        let Some(b) = v.backing.as_ref() else {
+            return false;
+        };
+        let (state, device) = (v.state, v.size);
+        let own_max = b.disk.max_size();
+        let own_u = Sectors(b.disk.conf.disk_size);
+        self.note_difference(vol, own_max, Sectors(p.d_size), false, h);
+        self.note_difference(vol, own_u, Sectors(p.u_size), true, h);
+        let u = match (own_u.0, p.u_size) {
+            (own, peer) if state.conn != Conn::WFReportParams || own == 0 => peer,
+            (own, 0) => own,
+            (own, peer) => own.min(peer),
+        };
+        let u = Sectors(u);
+        let (now, _) = self.new_dev_size(vol, u, false);
+        let joining = state.conn < Conn::Connected || state.pdsk == Disk::Diskless;
+        if now < device && state.disk >= Disk::Outdated && joining {
+            self.log(vol, Note::PeerDiskTooSmall { now, device }, h);
+            return false;
+        }
+        if u != own_u {
+            if let Some(d) = self.disk_mut(vol) {
+                d.conf.disk_size = u.0;
+            }
+            let note = Note::PeerSetsSize { old: own_u, new: u };
+            self.log(vol, note, h);
+        }
+        true
+    }
+
+    fn note_difference(
+        &mut self,
+        vol: VolIx,
+        own: Sectors,
+        peer: Sectors,
+        configured: bool,
+        h: &mut impl Host,
+    ) {
+        let d = own.0.abs_diff(peer.0);
+        if own.0 != 0 && peer.0 != 0 && (d > own.0 >> 3 || d > peer.0 >> 3) {
+            let note = Note::SizesDiffer {
+                own,
+                peer,
+                configured,
+            };
+            self.log(vol, note, h);
+        }
+    }
+
+    /// Without a disk the size in use at the peer counts, not that of its disk.
+    fn accept_diskless(
+        &mut self,
+        vol: VolIx,
+        p: &Sizes,
+        rest: SizesRest,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let candidate = [p.c_size, p.u_size, p.d_size].into_iter().find(|s| *s != 0);
+        let Some(v) = self.vol_mut(vol) else {
+            return Ok(());
+        };
+        let (device, primary) = (v.size, v.state.role == Role::Primary);
+        v.ctl.sizes_rest = Some(rest);
+        match candidate.map(Sectors) {
+            None => {}
+            Some(peer) if peer == device => {}
+            Some(peer) if device.0 != 0 && p.d_size == 0 => {
+                self.log(vol, Note::IgnoredPeerSize { peer, device }, h);
+            }
+            Some(peer) if peer < device && primary => {
+                self.log(vol, Note::PeerDeviceTooSmall { peer, device }, h);
+                self.refuse_peer(PEER, h);
+                return Ok(());
+            }
+            Some(peer) => self.set_capacity(vol, peer, h),
+        }
+        self.sizes_settled(vol, true, h);
+        Ok(())
+    }
+
+    /// The device has its size: answer, and synchronise what is new.
+    pub(super) fn sizes_settled(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let Some(rest) = v.ctl.sizes_rest.take() else {
+            return;
+        };
+        let grew = core::mem::take(&mut v.ctl.grew);
+        if !ok {
+            self.refuse_peer(PEER, h);
+            return;
+        }
+        if v.state.conn <= Conn::WFReportParams {
+            return;
+        }
+        let connected = v.state.conn == Conn::Connected;
+        if rest.c_size != v.size {
+            self.send_sizes(vol, rest.dds_flags, h);
+        }
+        if grew && connected {
+            if !self.both_disks(vol) {
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.resync_after_neg = true;
+                }
+            } else if rest.dds_flags & dds_flag::NO_RESYNC != 0 {
+                self.log(vol, Note::GrowWithoutResync, h);
+            } else {
+                self.resync_after_grow(vol, h);
+            }
+        }
+    }
+
+    /// Synchronises the part of the device that is new; the Primary is the source, or the node
+    /// that resolves conflicts.
+    pub(super) fn resync_after_grow(&mut self, vol: VolIx, h: &mut impl Host) {
+        let s = self.state(vol);
+        let arbiter = self.agreed(PEER).is_some_and(|a| a.arbiter);
+        let source = match (s.role == Role::Primary, s.peer == Role::Primary) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) | (false, false) => arbiter,
+        };
+        if source {
+            self.start_resync(vol, Side::Source, h);
+        } else {
+            let change = StateChange::NONE.conn(Conn::WFSyncUUID);
+            self.change_state(vol, change, Flags::VERBOSE, h);
+        }
+    }
+
+    /// Works the limits of the block device out anew (algorithms.md §11).
+    pub(super) fn reconsider_limits(&mut self, vol: VolIx, h: &mut impl Host) {
+        let max = self.max_bio(vol);
+        let Some(v) = self.vol_mut(vol) else { return };
+        if v.ctl.max_bio != max {
+            v.ctl.max_bio = max;
+            self.log(vol, Note::MaxBio(max), h);
+        }
+        h.emit(Effect::UpdateLimits { vol });
+    }
+}

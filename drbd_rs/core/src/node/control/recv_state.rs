@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The peer tells its state: the moment at which both nodes decide about a resync.
+//!
+//! The rules are in state.md §6. What has to be written first (all bits of the bitmap, for a full
+//! sync) is waited for with the packet stored; the receiver pauses meanwhile.
+
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+use crate::state::{Ss, State};
+use crate::uuid::{
+    handshake, AfterSb, DecideContext, HandshakeContext, Helper, Local, Notes, Outcome, Policies,
+    RefusedBecause, Remote, RrConflict, Sync,
+};
+use crate::wire;
+
+use super::super::io::{HelperCommand, Host, Lost, VolIx};
+use super::super::note::Note;
+use super::super::request::Thaw;
+use super::super::{After, Resource, Store, Violation, PEER};
+use super::recv_uuids::{set_of, store_set};
+use super::{Flags, Next, StateChange};
+
+/// What is being written before the peer's word is acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepares {
+    /// All bits, for a full sync.
+    FullSync {
+        /// The peer's state.
+        peer: State,
+        /// What the connection becomes.
+        conn: Conn,
+    },
+    /// An empty bitmap.
+    SkipInitialSync,
+}
+
+/// What the handshake decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decided {
+    /// Not asked, or nothing to wait for.
+    Conn(Conn),
+    /// All bits have to be written first.
+    Prepare(Conn),
+    /// No.
+    Refused,
+}
+
+impl<S: Store> Resource<S> {
+    pub(super) fn recv_state(
+        &mut self,
+        vol: VolIx,
+        p: wire::State,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let peer = State::from_word(p.word).map_err(|_| Violation::Malformed)?;
+        self.hear_state(vol, peer, None, h);
+        Ok(())
+    }
+
+    /// The bits of a full sync are written, or not.
+    pub(super) fn full_sync_ready(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let prepares = v.peers.iter_mut().find_map(|p| p.ctl.prepares.take());
+        if let Some(Prepares::FullSync { peer, conn }) = prepares {
+            let decided = if ok {
+                Decided::Conn(conn)
+            } else {
+                Decided::Refused
+            };
+            self.hear_state(vol, peer, Some(decided), h);
+        }
+    }
+
+    fn hear_state(
+        &mut self,
+        vol: VolIx,
+        mut peer: State,
+        decided: Option<Decided>,
+        h: &mut impl Host,
+    ) {
+        let Some(v) = self.vol(vol) else { return };
+        let mut os = v.state;
+        if os.conn <= Conn::TearDown {
+            return;
+        }
+        let uuids = v.peers.first().and_then(|p| p.ctl.uuids);
+        let mut real = peer.disk;
+        if real == Disk::Negotiating {
+            let bad = uuids.is_some_and(|u| u.flags & crate::uuid::flags::INCONSISTENT != 0);
+            real = if bad {
+                Disk::Inconsistent
+            } else {
+                Disk::Consistent
+            };
+            self.log(vol, Note::RealPeerDisk(real), h);
+        }
+        match self.end_of_sync(vol, os, peer, real, h) {
+            Some(disk) => real = disk,
+            None => return,
+        }
+        let mut conn = match (peer.conn, os.conn) {
+            (Conn::Ahead, _) => Conn::Behind,
+            (_, Conn::WFReportParams) => Conn::Connected,
+            (_, conn) => conn,
+        };
+        let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;
+        let outcome = match decided {
+            Some(decided) => decided,
+            None if uuids.is_some() && able && self.considers_resync(vol, os, peer) => {
+                self.sync_handshake(vol, peer, real, h)
+            }
+            None => Decided::Conn(conn),
+        };
+        match outcome {
+            Decided::Conn(c) => conn = c,
+            Decided::Prepare(conn) => {
+                if let Some(p) = self.vol_mut(vol).and_then(|v| v.peers.first_mut()) {
+                    p.ctl.prepares = Some(Prepares::FullSync { peer, conn });
+                }
+                let after = After::Control(Next::FullSyncReady { vol });
+                self.set_all_and_write(vol, after, h);
+                return;
+            }
+            Decided::Refused if os.disk == Disk::Negotiating => {
+                self.change_state(vol, StateChange::NONE.disk(Disk::Failed), Flags::HARD, h);
+                os = self.state(vol);
+                conn = Conn::Connected;
+            }
+            Decided::Refused if peer.disk == Disk::Negotiating => {
+                self.log(vol, Note::PeerAttachAborted, h);
+                peer.disk = Disk::Diskless;
+                real = Disk::Diskless;
+                conn = Conn::Connected;
+            }
+            Decided::Refused => {
+                self.refused_by_handshake(h);
+                return;
+            }
+        }
+        self.adopt_peer_state(vol, os, peer, real, conn, h);
+    }
+
+    /// A dry run of the peer's ends by a lost connection; anything else for good.
+    fn refused_by_handshake(&mut self, h: &mut impl Host) {
+        let dry = self
+            .conn_mut(PEER)
+            .is_some_and(|c| core::mem::take(&mut c.ctl.dry_run));
+        if dry {
+            self.lost(PEER, Lost::Protocol, h);
+        } else {
+            self.refuse_peer(PEER, h);
+        }
+    }
+
+    /// Looks for the end of a resync or verify in the peer's state. The peer's disk as it should
+    /// be seen; `None`: the packet is used up.
+    fn end_of_sync(
+        &mut self,
+        vol: VolIx,
+        os: State,
+        peer: State,
+        real: Disk,
+        h: &mut impl Host,
+    ) -> Option<Disk> {
+        let was_bad = matches!(os.pdsk, Disk::Inconsistent | Disk::Consistent);
+        let busy = os.conn > Conn::Connected;
+        if was_bad && real == Disk::UpToDate && busy && os.disk == Disk::UpToDate {
+            if peer.conn > Conn::Connected && peer.conn < Conn::SyncSource {
+                return Some(Disk::Inconsistent);
+            }
+            if os.conn >= Conn::SyncSource && peer.conn == Conn::Connected {
+                let failed = self.resync_snapshot(vol).failed;
+                let weight = self.vol(vol).and_then(|v| v.backing.as_ref());
+                if weight.map_or(0, |b| b.bitmap.weight()) <= failed {
+                    self.resync_finished(vol, h);
+                }
+                return None;
+            }
+        }
+        let flaps = os.pdsk == Disk::UpToDate
+            && real == Disk::Inconsistent
+            && os.conn == Conn::Connected
+            && peer.conn > Conn::SyncSource;
+        Some(if flaps { Disk::UpToDate } else { real })
+    }
+
+    fn considers_resync(&self, vol: VolIx, os: State, peer: State) -> bool {
+        let connected = os.conn == Conn::Connected;
+        let attaching = peer.disk == Disk::Negotiating || os.disk == Disk::Negotiating;
+        let asked = peer.conn >= Conn::StartingSyncS && peer.conn <= Conn::WFBitMapT;
+        os.conn < Conn::Connected
+            || (connected && (attaching || asked))
+            || self.vol(vol).is_some_and(|v| v.ctl.consider_resync)
+    }
+
+    /// Stores what the peer said.
+    fn adopt_peer_state(
+        &mut self,
+        vol: VolIx,
+        os: State,
+        peer: State,
+        real: Disk,
+        conn: Conn,
+        h: &mut impl Host,
+    ) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        v.ctl.consider_resync = false;
+        let mut change = StateChange::NONE.conn(conn).peer(peer.role).pdsk(real);
+        change.peer_isp = Some(peer.aftr_isp || peer.user_isp);
+        let decided = v.backing.as_ref().and_then(|b| b.disk.decided);
+        if let (Conn::Connected | Conn::WFBitMapS, Disk::Negotiating, Some((disk, _))) =
+            (conn, os.disk, decided)
+        {
+            change.disk = Some(disk);
+        }
+        let comes_up = os.conn < Conn::Connected && conn >= Conn::Connected;
+        if real == Disk::Consistent
+            && os.is_suspended()
+            && conn == Conn::Connected
+            && comes_up
+            && v.ctl.new_current_uuid
+        {
+            self.refuse_thaw(vol, h);
+            return;
+        }
+        let flags = if comes_up {
+            Flags::VERBOSE
+        } else {
+            Flags::HARD
+        };
+        if self.change_state(vol, change, flags, h).is_refusal() {
+            self.refuse_peer(PEER, h);
+            return;
+        }
+        let ns = self.state(vol);
+        if os.conn > Conn::WFReportParams
+            && ns.conn > Conn::Connected
+            && peer.conn <= Conn::Connected
+            && peer.disk != Disk::Negotiating
+        {
+            self.send_uuids(vol, 0, h);
+            self.send_state(vol, ns, h);
+        }
+        for p in self
+            .vol_mut(vol)
+            .into_iter()
+            .flat_map(|v| v.peers.iter_mut())
+        {
+            p.ctl.discard_my_data = false;
+        }
+        if self.md_is_dirty(vol) {
+            self.md_sync(vol, After::Nothing, h);
+        }
+    }
+
+    /// A peer that was rebooted can not get the frozen requests again.
+    fn refuse_thaw(&mut self, vol: VolIx, h: &mut impl Host) {
+        self.log(vol, Note::CannotThaw, h);
+        self.thaw_all(Thaw::FailPeerLeg, h);
+        self.uuid_new_current(vol, h);
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.new_current_uuid = false;
+        }
+        self.md_sync(vol, After::Nothing, h);
+        let change = StateChange {
+            susp: Some(false),
+            ..StateChange::NONE.conn(Conn::ProtocolError)
+        };
+        self.change_conn(PEER, change, Flags::HARD, h);
+    }
+
+    fn sync_handshake(
+        &mut self,
+        vol: VolIx,
+        peer: State,
+        real: Disk,
+        h: &mut impl Host,
+    ) -> Decided {
+        let Some((own, remote, mut ctx)) = self.handshake_facts(vol, peer, real) else {
+            return Decided::Refused;
+        };
+        for (who, uuids, bits, flags) in [
+            (
+                "self",
+                own.uuids,
+                own.bits,
+                u64::from(own.crashed_primary) << 1,
+            ),
+            ("peer", remote.uuids, remote.bits, remote.flags),
+        ] {
+            let note = Note::HandshakeUuids {
+                who,
+                uuids,
+                bits,
+                flags,
+            };
+            self.log(vol, note, h);
+        }
+        let mut result = handshake(&own, &remote, &ctx);
+        if result.outcome == Outcome::TryDemote {
+            let change = StateChange::NONE.role(crate::state::Role::Secondary);
+            let code = self.change_state(vol, change, Flags::VERBOSE, h);
+            ctx.demoted = Some(code == Ss::Success);
+            result = handshake(&own, &remote, &ctx);
+        }
+        let note = Note::Compared {
+            result: result.decision.verdict.number(),
+            rule: u32::from(result.decision.rule.0),
+        };
+        self.log(vol, note, h);
+        if let Some(fix) = result.decision.own_fix {
+            self.change_uuids(vol, "corrected UUIDs to", h, |set, _| *set = fix);
+        }
+        if let Some(fix) = result.decision.peer_fix {
+            let told = self.vol_mut(vol).and_then(|v| v.peers.first_mut());
+            if let Some(u) = told.and_then(|p| p.ctl.uuids.as_mut()) {
+                store_set(u, fix);
+            }
+        }
+        for helper in result.helpers.iter() {
+            self.tell_helper(command_of(helper), Some(vol), h);
+        }
+        match result.outcome {
+            Outcome::Go(sync) => {
+                self.log_handshake(vol, result.notes, sync, h);
+                if sync.full {
+                    Decided::Prepare(sync.conn)
+                } else {
+                    Decided::Conn(sync.conn)
+                }
+            }
+            Outcome::Refuse(why) => {
+                self.log_refusal(vol, why, result.decision.verdict.number(), h);
+                Decided::Refused
+            }
+            // It does not ask twice.
+            Outcome::TryDemote => Decided::Refused,
+        }
+    }
+
+    fn handshake_facts(
+        &self,
+        vol: VolIx,
+        peer: State,
+        real: Disk,
+    ) -> Option<(Local, Remote, HandshakeContext)> {
+        let v = self.vol(vol)?;
+        let b = v.backing.as_ref()?;
+        let p = v.peers.first()?;
+        let told = p.ctl.uuids?;
+        let c = self.conn(PEER)?;
+        let n = c.ctl.conf.as_ref()?;
+        let agreed = self.agreed(PEER)?;
+        let policy = |n: u32| AfterSb::from_number(n).unwrap_or(AfterSb::Disconnect);
+        let own = Local {
+            uuids: b.disk.uuids,
+            crashed_primary: v.ctl.crashed_primary,
+            role: v.state.role,
+            disk: v.state.disk,
+            attach_disk: b.disk.decided.map_or(v.state.disk, |d| d.0),
+            bits: v.ctl.told_bits,
+            discard_my_data: p.ctl.discard_my_data,
+        };
+        let remote = Remote {
+            uuids: set_of(&told),
+            flags: told.flags,
+            bits: told.dirty_bits,
+            role: peer.role,
+            disk: real,
+        };
+        let ctx = HandshakeContext {
+            decide: DecideContext {
+                apv: agreed.apv,
+                write_same: agreed.features & wire::feature::WSAME != 0,
+                resolve_conflicts: agreed.arbiter,
+            },
+            always_asbp: n.always_asbp,
+            policies: Policies {
+                none: policy(n.after_sb_0p),
+                one: policy(n.after_sb_1p),
+                two: policy(n.after_sb_2p),
+            },
+            rr_conflict: RrConflict::from_number(n.rr_conflict).unwrap_or(RrConflict::Disconnect),
+            dry_run: n.tentative || c.ctl.dry_run,
+            demoted: None,
+        };
+        Some((own, remote, ctx))
+    }
+
+    fn log_handshake(&mut self, vol: VolIx, notes: Notes, sync: Sync, h: &mut impl Host) {
+        let source = sync.conn == Conn::WFBitMapS;
+        if notes.by_disk_states {
+            self.log(vol, Note::ByDiskStates { source }, h);
+        }
+        if let Some(primaries) = notes.solved_by_policy {
+            let note = Note::SplitBrainSolved {
+                primaries: u32::from(primaries),
+                source,
+                full: notes.full_as_ambiguous,
+            };
+            self.log(vol, note, h);
+        }
+        if notes.solved_by_hand {
+            self.log(vol, Note::SplitBrainManual { source }, h);
+        }
+        if notes.violates_stable_data {
+            self.log(vol, Note::PrimaryWouldLose { anyway: true }, h);
+        }
+        let weight = self.vol(vol).and_then(|v| v.backing.as_ref());
+        let weight = weight.map_or(0, |b| b.bitmap.weight());
+        if sync.conn == Conn::Connected && weight != 0 {
+            self.log(vol, Note::BitsWithoutResync(weight), h);
+        }
+    }
+
+    fn log_refusal(&mut self, vol: VolIx, why: RefusedBecause, number: i32, h: &mut impl Host) {
+        let note = match why {
+            RefusedBecause::UnrelatedData => Note::Unrelated,
+            RefusedBecause::NeedsProtocol(apv) | RefusedBecause::NeedsFeatures { apv, .. } => {
+                Note::NeedsProtocol(apv)
+            }
+            RefusedBecause::SplitBrain => Note::SplitBrain,
+            RefusedBecause::SourceInconsistent => Note::NoSourceWithoutData,
+            RefusedBecause::TargetIsPrimary => Note::PrimaryWouldLose { anyway: false },
+            RefusedBecause::DryRun(_) => Note::DryRun { result: number },
+        };
+        self.log(vol, note, h);
+    }
+}
+
+const fn command_of(helper: Helper) -> HelperCommand {
+    match helper {
+        Helper::InitialSplitBrain => HelperCommand::InitialSplitBrain,
+        Helper::PriLostAfterSb => HelperCommand::PriLostAfterSb,
+        Helper::SplitBrain => HelperCommand::SplitBrain,
+        Helper::PriLost => HelperCommand::PriLost,
+    }
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! State changes that the peer has to agree to, asked for by either side (wire.md §14).
+//!
+//! A request is sent, and its answer waited for while the change still concerns the peer: a
+//! connection that breaks ends the wait. Then the change is made, on the state of that moment.
+
+use crate::state::conn::State as Conn;
+use crate::state::request::{
+    check_connection, connection_scope, plan, wait, wait_connection, Reply, Scope,
+};
+use crate::state::{Flags as Rules, Ss};
+use crate::wire::{Packet, ReqReply, ReqState};
+
+use super::super::io::{Host, PeerIx, Sock, VolIx};
+use super::super::note::{Missing, Note};
+use super::super::{Resource, Store, Violation, PEER};
+use super::{Flags, StateChange};
+
+/// A request to the peer that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClusterRequest {
+    /// Of one volume; `None`: of the connection.
+    vol: Option<VolIx>,
+    change: StateChange,
+    flags: Flags,
+    reply: Reply,
+}
+
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Decided.
+    Done(Ss),
+    /// The peer was asked: [`Resource::poll_request`].
+    Waits,
+}
+
+impl<S: Store> Resource<S> {
+    /// Asks for a change of one volume, cluster wide if it has to be.
+    pub(super) fn ask_state(
+        &mut self,
+        vol: VolIx,
+        change: StateChange,
+        flags: Flags,
+        h: &mut impl Host,
+    ) -> Asked {
+        let old = self.state(vol);
+        match plan(old, change, self.context(vol)) {
+            Err(refusal) => {
+                if flags.verbose && !refusal.by_hard_rule {
+                    let note = Note::ChangeRefused {
+                        code: refusal.code,
+                        old,
+                        wanted: refusal.wanted,
+                    };
+                    self.log(vol, note, h);
+                }
+                Asked::Done(refusal.code)
+            }
+            Ok(Scope::Local) => Asked::Done(self.change_state(vol, change, flags, h)),
+            Ok(Scope::ClusterWide) => {
+                let (mask, val) = change.to_words();
+                let packet = Packet::StateChgReq(ReqState { mask, val });
+                let vnr = self.vnr(vol);
+                self.send_plain(PEER, Sock::Data, vnr, packet, h);
+                self.remember_request(Some(vol), change, flags)
+            }
+        }
+    }
+
+    /// Asks for a change of the connection, cluster wide if it has to be.
+    pub(super) fn ask_conn(
+        &mut self,
+        peer: PeerIx,
+        change: StateChange,
+        flags: Flags,
+        h: &mut impl Host,
+    ) -> Asked {
+        let Some(old) = self.conn(peer).map(|c| c.ctl.cstate) else {
+            return Asked::Done(Ss::NothingToDo);
+        };
+        let allowed = check_connection(old, change).is_ok()
+            && !self.check_volumes(change, flags).is_refusal();
+        let scope = connection_scope(old, change, flags_of(flags), false);
+        if !allowed || scope == Scope::Local {
+            return Asked::Done(self.change_conn(peer, change, flags, h));
+        }
+        let (mask, val) = change.to_words();
+        let req = ReqState { mask, val };
+        let packet = match self.agreed(peer) {
+            Some(a) if a.apv >= 100 => Packet::ConnStChgReq(req),
+            Some(_) | None => Packet::StateChgReq(req),
+        };
+        self.send_plain(peer, Sock::Data, 0, packet, h);
+        self.remember_request(None, change, flags)
+    }
+
+    fn remember_request(&mut self, vol: Option<VolIx>, change: StateChange, flags: Flags) -> Asked {
+        if let Some(c) = self.conn_mut(PEER) {
+            c.ctl.request = Some(ClusterRequest {
+                vol,
+                change,
+                flags,
+                reply: Reply::None,
+            });
+        }
+        Asked::Waits
+    }
+
+    /// Whether the outstanding request is decided, and how; makes the change if it may be made.
+    pub(super) fn poll_request(&mut self, h: &mut impl Host) -> Option<Ss> {
+        let c = self.conn(PEER)?;
+        let Some(r) = c.ctl.request else {
+            return Some(Ss::CwFailedByPeer);
+        };
+        let answer = match r.vol {
+            Some(vol) => wait(self.state(vol), r.change, r.reply, self.context(vol)),
+            None => {
+                let volumes = self.check_volumes(r.change, Flags::QUIET);
+                wait_connection(c.ctl.cstate, volumes, r.reply)
+            }
+        }?;
+        if let Some(c) = self.conn_mut(PEER) {
+            c.ctl.request = None;
+        }
+        if answer.is_refusal() {
+            self.log_request_refused(r, answer, h);
+            return Some(answer);
+        }
+        Some(match r.vol {
+            Some(vol) => self.change_state(vol, r.change, r.flags, h),
+            None => self.change_conn(PEER, r.change, r.flags, h),
+        })
+    }
+
+    fn log_request_refused(&mut self, r: ClusterRequest, code: Ss, h: &mut impl Host) {
+        if !r.flags.verbose {
+            return;
+        }
+        match r.vol {
+            Some(vol) => {
+                let old = self.state(vol);
+                let note = Note::ChangeRefused {
+                    code,
+                    old,
+                    wanted: r.change.apply(old),
+                };
+                self.log(vol, note, h);
+            }
+            None => {
+                let old = self.conn(PEER).map_or(Conn::StandAlone, |c| c.ctl.cstate);
+                let note = Note::ConnChangeRefused {
+                    code,
+                    old,
+                    wanted: r.change.conn,
+                };
+                self.log_peer(note, h);
+            }
+        }
+    }
+
+    /// Forgets the outstanding request: whoever asked does not want to know any more.
+    pub(super) fn drop_request(&mut self) {
+        if let Some(c) = self.conn_mut(PEER) {
+            c.ctl.request = None;
+        }
+    }
+
+    /// The peer answered a request.
+    pub(super) fn recv_request_reply(&mut self, peer: PeerIx, reply: ReqReply) {
+        if let Some(r) = self.conn_mut(peer).and_then(|c| c.ctl.request.as_mut()) {
+            r.reply = if Ss::of_peer_reply(reply.retcode) == Ss::CwSuccess {
+                Reply::Yes
+            } else {
+                Reply::No
+            };
+        }
+    }
+
+    /// The peer asks for a change of one volume.
+    pub(super) fn recv_state_req(
+        &mut self,
+        peer: PeerIx,
+        vol: VolIx,
+        req: ReqState,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let change = StateChange::from_words(req.mask, req.val)
+            .map_err(|_| Violation::Malformed)?
+            .convert_for_peer();
+        let arbiter = self.agreed(peer).is_some_and(|a| a.arbiter);
+        let code = if arbiter && self.state_is_taken(Some(vol)) {
+            Ss::ConcurrentStChg
+        } else if change.conn == Some(Conn::VerifyT) {
+            self.log(vol, Note::Unsupported(Missing::Verify), h);
+            Ss::NotSupported
+        } else {
+            self.change_state(vol, change, Flags::VERBOSE, h)
+        };
+        let packet = Packet::StateChgReply(ReqReply {
+            retcode: code.number(),
+        });
+        let vnr = self.vnr(vol);
+        self.send_plain(peer, Sock::Meta, vnr, packet, h);
+        Ok(())
+    }
+
+    /// The peer asks for a change of the connection.
+    pub(super) fn recv_conn_state_req(
+        &mut self,
+        peer: PeerIx,
+        req: ReqState,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let change = StateChange::from_words(req.mask, req.val)
+            .map_err(|_| Violation::Malformed)?
+            .convert_for_peer();
+        let agreed = self.agreed(peer);
+        let arbiter = agreed.is_some_and(|a| a.arbiter);
+        let code = if arbiter && self.state_is_taken(None) {
+            Ss::ConcurrentStChg
+        } else {
+            let flags = Flags {
+                ignore_outdate_failure: true,
+                ..Flags::VERBOSE
+            };
+            self.change_conn(peer, change, flags, h)
+        };
+        let reply = ReqReply {
+            retcode: code.number(),
+        };
+        let packet = if agreed.is_some_and(|a| a.apv >= 100) {
+            Packet::ConnStChgReply(reply)
+        } else {
+            Packet::StateChgReply(reply)
+        };
+        self.send_plain(peer, Sock::Meta, 0, packet, h);
+        Ok(())
+    }
+
+    /// Whether a request of this node's own holds the state of the volume, or of the connection.
+    fn state_is_taken(&self, vol: Option<VolIx>) -> bool {
+        let Some(c) = self.conn(PEER) else {
+            return false;
+        };
+        match (c.ctl.request, vol) {
+            (Some(r), _) if r.vol == vol => true,
+            // Before version 100 there is one lock for both.
+            (Some(_), _) => c.ctl.agreed.is_some_and(|a| a.apv < 100),
+            (None, Some(vol)) => self.ctl.op.as_ref().is_some_and(|op| op.holds_state(vol)),
+            (None, None) => false,
+        }
+    }
+}
+
+const fn flags_of(flags: Flags) -> Rules {
+    Rules {
+        hard: flags.hard,
+        ignore_outdate_failure: flags.ignore_outdate_failure,
+    }
+}

@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The control part alone: answers to administrators, what a disk is worth, two fresh nodes.
+//!
+//! The host records effects and answers metadata I/O at once; a wire carries packets over.
+
+use std::collections::VecDeque;
+use std::vec;
+use std::vec::Vec;
+
+use super::super::io::*;
+use super::super::note::Note;
+use super::super::{
+    Backing, BackingStorage, PeerDevice, Resource, Storage, Store, VolumeStorage, PEER,
+};
+use super::admin::{self, Command, Devices};
+use super::disk::BackingLimits;
+use crate::meta::layout::{Devices as Capacities, Kind, Layout, Striping};
+use crate::meta::superblock::{Flags as Md, Superblock, MAGIC_08};
+use crate::nl::conf::{DiskConf, NetConf, ResourceOpts};
+use crate::nl::ErrCode;
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+use crate::state::{Role, Ss};
+use crate::time::Instant;
+use crate::units::{Minor, Sectors, Vnr};
+use crate::wire::{feature, Header};
+
+struct VecStore;
+
+impl Store for VecStore {
+    type Vec<T> = Vec<T>;
+}
+
+type Machine = Resource<VecStore>;
+
+const SIZE: Sectors = Sectors(81_920);
+const VOL: VolIx = VolIx(0);
+
+struct TestHost {
+    now: Instant,
+    seed: u64,
+    effects: Vec<Effect>,
+}
+
+impl Host for TestHost {
+    fn now(&self) -> Instant {
+        self.now
+    }
+    fn random(&mut self) -> u64 {
+        self.seed += 0x1000;
+        self.seed
+    }
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+    fn room(&self) -> usize {
+        MAX_EFFECTS - self.effects.len()
+    }
+}
+
+struct Node {
+    m: Machine,
+    h: TestHost,
+    done: Vec<(u32, i32, Option<Note>)>,
+    sent: VecDeque<Effect>,
+    log: Vec<String>,
+    next_op: u32,
+}
+
+fn slots<T: Clone>(slot: T, n: usize) -> Vec<T> {
+    vec![slot; n]
+}
+
+impl Node {
+    fn new(seed: u64) -> Node {
+        use crate::store::slab::Slot;
+        let storage = Storage {
+            requests: (0..64).map(|_| Slot::default()).collect(),
+            peer_requests: (0..64).map(|_| Slot::default()).collect(),
+            peer_waiting: (0..64).map(|_| None).collect(),
+            sent_epochs: (0..64).map(|_| None).collect(),
+        };
+        let volumes = (0..2).map(|_| None).collect();
+        let mut node = Node {
+            m: Resource::new(ResourceOpts::default(), volumes, storage),
+            h: TestHost {
+                now: Instant(1_000_000_000_000),
+                seed,
+                effects: Vec::new(),
+            },
+            done: Vec::new(),
+            sent: VecDeque::new(),
+            log: Vec::new(),
+            next_op: 0,
+        };
+        let writes = (0..64).map(|_| Default::default()).collect();
+        let added = node.m.add_volume(
+            Minor(1),
+            Vnr(0),
+            VolumeStorage {
+                writes,
+                peers: vec![PeerDevice::new()],
+            },
+            &mut node.h,
+        );
+        assert!(matches!(added, Ok(VOL)));
+        node
+    }
+
+    fn carry_out(&mut self) {
+        self.step(Input::Tick);
+        for _ in 0..1000 {
+            let effects = std::mem::take(&mut self.h.effects);
+            if effects.is_empty() {
+                return;
+            }
+            for e in effects {
+                self.one(e);
+            }
+            self.step(Input::Tick);
+        }
+        panic!("it never ends");
+    }
+
+    fn one(&mut self, e: Effect) {
+        match e {
+            Effect::Meta { io, op, .. } => {
+                let page = [0; 4096];
+                let read = matches!(op, MetaOp::ReadBitmap { .. });
+                self.step(Input::MetaDone {
+                    io,
+                    page: read.then_some(&page),
+                    result: Ok(()),
+                });
+            }
+            Effect::Send { .. } => self.sent.push_back(e),
+            Effect::AdminDone { op, code, info } => self.done.push((op.0, code, info)),
+            Effect::Log { note, .. } => self.log.push(note.to_string()),
+            Effect::DropBacking { vol } => drop(self.m.take_backing(vol)),
+            Effect::CloseSockets { peer } => self.step(Input::Closed { peer }),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let _ = self.m.step(input, &mut self.h);
+    }
+
+    fn order(&mut self, command: Command) -> i32 {
+        self.next_op += 1;
+        let op = self.next_op;
+        self.m.command(OpId(op), command, &mut self.h);
+        self.carry_out();
+        self.answer(op)
+    }
+
+    fn answer(&self, op: u32) -> i32 {
+        let all: Vec<_> = self.done.iter().filter(|d| d.0 == op).collect();
+        assert_eq!(all.len(), 1, "one answer to {op}: {:?}", self.done);
+        all[0].1
+    }
+
+    fn attach(&mut self, sb: &Superblock) -> i32 {
+        let mut page = [0; 4096];
+        sb.encode(&mut page);
+        page[60..64].copy_from_slice(&sb.magic.to_be_bytes());
+        let needs = match admin::attach_needs(&conf(), devices(), Sectors(0), limits(), &page) {
+            Ok(needs) => needs,
+            Err((code, _)) => return code.number(),
+        };
+        let storage = BackingStorage {
+            al: (0..needs.al_slots).map(|_| Default::default()).collect(),
+            words: slots(0, usize::try_from(needs.bitmap.words).unwrap()),
+            pages: slots(
+                Default::default(),
+                usize::try_from(needs.bitmap.pages).unwrap(),
+            ),
+            extents: (0..needs.extents).map(|_| Default::default()).collect(),
+        };
+        let backing: Backing<VecStore> = Backing::new(&needs, storage).unwrap();
+        self.next_op += 1;
+        let op = self.next_op;
+        if let Err(refused) = self.m.attach(OpId(op), VOL, backing, &mut self.h) {
+            return refused.code;
+        }
+        self.carry_out();
+        self.answer(op)
+    }
+
+    fn disk(&self) -> Disk {
+        self.m.state(VOL).disk
+    }
+}
+
+fn conf() -> DiskConf {
+    DiskConf {
+        meta_dev_idx: -2,
+        ..DiskConf::default()
+    }
+}
+
+fn devices() -> Devices {
+    Devices {
+        backing: SIZE,
+        meta: Sectors(4096),
+        same: false,
+    }
+}
+
+fn limits() -> BackingLimits {
+    BackingLimits {
+        max_bio: 1 << 20,
+        logical_block: 512,
+        ..BackingLimits::default()
+    }
+}
+
+/// As `drbdmeta create-md` leaves it.
+fn fresh() -> Superblock {
+    let capacities = Capacities {
+        backing: SIZE,
+        meta: Sectors(4096),
+    };
+    let l = Layout::compute(Kind::FlexExternal, capacities, Striping::DEFAULT).unwrap();
+    Superblock {
+        uuid: [crate::uuid::JUST_CREATED, 0, 0, 0],
+        flags: Md::AL_CLEAN,
+        magic: MAGIC_08,
+        md_size: l.md_size,
+        al_offset: l.al_offset,
+        al_nr_extents: 257,
+        bm_offset: l.bm_offset,
+        bm_bytes_per_bit: 4096,
+        al_stripes: 1,
+        al_stripe_size_4k: 8,
+        ..Superblock::default()
+    }
+}
+
+fn with_flags(flags: Md) -> Superblock {
+    Superblock {
+        la_size: SIZE,
+        uuid: [0x10, 0, 0, 0],
+        flags: flags.with(Md::AL_CLEAN),
+        ..fresh()
+    }
+}
+
+#[test]
+fn what_an_attached_disk_is_worth() {
+    let good = Md::CONSISTENT.with(Md::WAS_UP_TO_DATE);
+    for (sb, disk) in [
+        (fresh(), Disk::Inconsistent),
+        (with_flags(Md::CONSISTENT), Disk::Outdated),
+        (with_flags(good), Disk::UpToDate),
+    ] {
+        let mut n = Node::new(1);
+        assert_eq!(n.attach(&sb), ErrCode::NoError.number(), "{:?}", n.log);
+        assert_eq!(n.disk(), disk);
+        assert_eq!(n.m.vol(VOL).unwrap().size, SIZE);
+        assert_eq!(n.attach(&sb), ErrCode::DiskConfigured.number());
+        assert_eq!(
+            n.order(Command::Detach {
+                vol: VOL,
+                force: false
+            }),
+            1
+        );
+        assert_eq!(n.disk(), Disk::Diskless);
+        assert!(n.m.vol(VOL).unwrap().backing.is_none());
+        assert_eq!(
+            n.order(Command::Detach {
+                vol: VOL,
+                force: false
+            }),
+            2
+        );
+    }
+}
+
+#[test]
+fn bad_metadata_is_refused_with_its_code() {
+    let mut n = Node::new(1);
+    let none = Superblock {
+        magic: 0,
+        ..fresh()
+    };
+    assert_eq!(n.attach(&none), ErrCode::MdInvalid.number());
+    let unclean = Superblock {
+        flags: Md::default(),
+        ..fresh()
+    };
+    assert_eq!(n.attach(&unclean), ErrCode::MdUnclean.number());
+    let shrunk = Superblock {
+        la_size: Sectors(SIZE.0 + 8),
+        ..with_flags(Md::CONSISTENT)
+    };
+    assert_eq!(n.attach(&shrunk), ErrCode::ImplicitShrink.number());
+    assert_eq!(n.disk(), Disk::Diskless);
+    assert!(n.m.vol(VOL).unwrap().backing.is_none());
+}
+
+#[test]
+fn primary_needs_good_data_or_force() {
+    let primary = |force| Command::Primary { vol: VOL, force };
+    let mut n = Node::new(1);
+    assert_eq!(n.order(primary(true)), Ss::NoUpToDateDisk.number());
+    n.attach(&fresh());
+    assert_eq!(n.order(primary(false)), Ss::NoUpToDateDisk.number());
+    assert_eq!(n.order(primary(true)), Ss::Success.number(), "{:?}", n.log);
+    assert_eq!(n.disk(), Disk::UpToDate);
+    let uuids = n.m.disk(VOL).unwrap().uuids;
+    assert_eq!(uuids.current & 1, 1);
+    assert_eq!(uuids.bitmap, crate::uuid::JUST_CREATED);
+    assert_eq!(n.order(primary(false)), Ss::NothingToDo.number());
+    n.step(Input::Opened {
+        vol: VOL,
+        open: true,
+    });
+    let secondary = Command::Secondary { vol: VOL };
+    assert_eq!(n.order(secondary), Ss::DeviceInUse.number());
+    n.step(Input::Opened {
+        vol: VOL,
+        open: false,
+    });
+    assert_eq!(n.order(secondary), Ss::Success.number());
+    assert_eq!(n.m.disk(VOL).unwrap().uuids.current & 1, 0);
+}
+
+#[test]
+fn refusals() {
+    let mut n = Node::new(1);
+    let connect = |conf| Command::Connect { peer: PEER, conf };
+    let two = NetConf {
+        two_primaries: true,
+        ..NetConf::default()
+    };
+    assert_eq!(n.order(connect(two)), ErrCode::InvalidRequest.number());
+    let info = n.done.last().unwrap().2.unwrap();
+    assert_eq!(
+        info.to_string(),
+        "allow-two-primaries: not supported by drbd_rs yet"
+    );
+    let ahead = NetConf {
+        on_congestion: 1,
+        ..NetConf::default()
+    };
+    assert_eq!(n.order(connect(ahead)), ErrCode::CongNotProtoA.number());
+    let options = Command::NetOptions {
+        peer: PEER,
+        conf: NetConf::default(),
+    };
+    assert_eq!(n.order(options), ErrCode::InvalidRequest.number());
+    let invalidate = Command::Invalidate { vol: VOL };
+    assert_eq!(n.order(invalidate), ErrCode::NoDisk.number());
+    assert_eq!(
+        n.order(Command::ResumeSync { vol: VOL }),
+        ErrCode::PauseIsClear.number()
+    );
+    assert_eq!(n.order(connect(NetConf::default())), 1);
+    assert_eq!(
+        n.order(connect(NetConf::default())),
+        ErrCode::NetConfigured.number()
+    );
+    let gone = Command::DelVolume { vol: VolIx(7) };
+    assert_eq!(n.order(gone), ErrCode::MinorInvalid.number());
+}
+
+/// Carries all packets over until nobody says anything more.
+fn talk(a: &mut Node, b: &mut Node) {
+    for _ in 0..200 {
+        a.carry_out();
+        b.carry_out();
+        let from_a: Vec<_> = a.sent.drain(..).collect();
+        let from_b: Vec<_> = b.sent.drain(..).collect();
+        if from_a.is_empty() && from_b.is_empty() {
+            return;
+        }
+        for (packets, to) in [(from_a, &mut *b), (from_b, &mut *a)] {
+            for p in packets {
+                deliver(p, to);
+            }
+        }
+    }
+    panic!("they never stop");
+}
+
+fn deliver(e: Effect, to: &mut Node) {
+    let Effect::Send {
+        sock, vnr, packet, ..
+    } = e
+    else {
+        return;
+    };
+    let header = Header {
+        volume: Vnr(vnr),
+        command: packet.command(101).number(),
+        length: 0,
+        header_len: 16,
+    };
+    to.step(Input::Received {
+        peer: PEER,
+        sock,
+        header,
+        packet,
+        buf: None,
+        body: &[],
+        intact: true,
+    });
+    to.carry_out();
+}
+
+fn join(a: &mut Node, b: &mut Node, confs: [NetConf; 2]) {
+    for (n, conf) in [&mut *a, &mut *b].into_iter().zip(confs) {
+        assert_eq!(n.order(Command::Connect { peer: PEER, conf }), 1);
+        assert_eq!(n.m.conn(PEER).unwrap().ctl.cstate, Conn::WFConnection);
+    }
+    for (n, arbiter) in [(&mut *a, true), (&mut *b, false)] {
+        n.step(Input::Connected {
+            peer: PEER,
+            apv: 101,
+            features: feature::ALL,
+            arbiter,
+        });
+    }
+    talk(a, b);
+}
+
+#[test]
+fn two_fresh_nodes_connect_and_part() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.attach(&fresh());
+    b.attach(&fresh());
+    join(&mut a, &mut b, [NetConf::default(); 2]);
+    for n in [&a, &b] {
+        let s = n.m.state(VOL);
+        assert_eq!(s.conn, Conn::Connected, "{:?}", n.log);
+        assert_eq!((s.disk, s.pdsk), (Disk::Inconsistent, Disk::Inconsistent));
+        assert_eq!(s.peer, Role::Secondary);
+        assert!(!n.m.conn(PEER).unwrap().ctl.state_sent);
+    }
+    // B goes; A is left trying.
+    b.next_op += 1;
+    let op = b.next_op;
+    let command = Command::Disconnect {
+        peer: PEER,
+        force: false,
+    };
+    b.m.command(OpId(op), command, &mut b.h);
+    talk(&mut a, &mut b);
+    b.step(Input::ReceiverGone { peer: PEER });
+    b.carry_out();
+    assert_eq!(b.answer(op), ErrCode::NoError.number(), "{:?}", b.log);
+    assert_eq!(b.m.state(VOL).conn, Conn::StandAlone);
+    assert_eq!(a.m.state(VOL).conn, Conn::WFConnection, "{:?}", a.log);
+}
+
+#[test]
+fn different_settings_mean_stand_alone() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    let other = NetConf {
+        wire_protocol: 1,
+        ..NetConf::default()
+    };
+    join(&mut a, &mut b, [NetConf::default(), other]);
+    for n in [&mut a, &mut b] {
+        assert_eq!(n.m.receiver_wish(PEER), ReceiverWish::Exit);
+        n.step(Input::ReceiverGone { peer: PEER });
+        n.carry_out();
+        assert_eq!(n.m.state(VOL).conn, Conn::StandAlone);
+        assert!(n.log.iter().any(|l| l == "incompatible protocol settings"));
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a request: the application is told, later the request goes.
+//!
+//! Between the two lies the barrier acknowledgement of the peer. Only when the request goes is it
+//! decided whether its blocks are the same on both sides, and only after that are its references
+//! to the activity log given back.
+
+use super::request::{Answer, Expect, Local, Net, Outcome, Request, Stage};
+use super::stats::Moved;
+
+use super::super::control::IoErrorKind;
+use super::super::io::{AppOp, AppResult, Effect, Host, IoError, VolIx};
+use super::super::{Resource, Store};
+use crate::store::slab::Id;
+
+impl<S: Store> Resource<S> {
+    /// Draws the conclusions from what is known of a request.
+    pub(super) fn settle(&mut self, id: Id, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        if r.stage == Stage::Active && !r.completed {
+            let Outcome::Over(result) = r.outcome() else {
+                return;
+            };
+            if r.io.op == AppOp::Read && result.is_err() && !r.io.flags.rahead {
+                self.retry_read(id, h);
+                return;
+            }
+            if self.io_state(r.vol).is_suspended() && !r.release {
+                // Kept until somebody thaws it.
+                return;
+            }
+            self.complete(id, result, h);
+        }
+        if self.io.requests.get(id).is_some_and(Request::is_finished) {
+            self.destroy(id, h);
+        }
+    }
+
+    /// Tells the application.
+    pub(super) fn complete(&mut self, id: Id, result: AppResult, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        r.completed = true;
+        let r = *r;
+        self.leave_writes(id);
+        if let Some(v) = self.io_vol_mut(r.vol) {
+            v.io.in_flight = v.io.in_flight.saturating_sub(1);
+        }
+        let app = r.io.app;
+        h.emit(Effect::Complete { app, result });
+        // What the application does next may depend on this write: it must not share its epoch.
+        if r.stage == Stage::Active && r.is_write() && r.epoch == self.io.epoch {
+            self.new_epoch(h);
+        }
+    }
+
+    fn leave_writes(&mut self, id: Id) {
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        if !core::mem::take(&mut r.in_writes) {
+            return;
+        }
+        let (vol, range) = (r.vol, r.io.range);
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.writes.remove(range, id.ix);
+            v.io.conflict_ended = true;
+        }
+    }
+
+    /// Gives back what a request holds that is not going on for now.
+    pub(super) fn give_back(&mut self, id: Id, _h: &mut impl Host) {
+        self.leave_writes(id);
+        self.put_extents(id);
+    }
+
+    fn put_extents(&mut self, id: Id) {
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        let Some(Some(v)) = self.volumes.get_mut(usize::from(r.vol.0)) else {
+            return;
+        };
+        if let Some(b) = v.backing.as_mut() {
+            // A request may outlive its disk; the log of another one owes it nothing.
+            if r.claim.is_holding() && r.log_of == b.meta_io.instance {
+                let known = b.al.put(&mut r.claim);
+                debug_assert!(known);
+            }
+        }
+        r.claim = crate::al::Claim::default();
+    }
+
+    fn destroy(&mut self, id: Id, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        if r.is_write() && r.io.range.len.0 != 0 && r.was_tried() {
+            let both = r.local == Local::Ok && r.net.is_good();
+            if !both {
+                self.set_out_of_sync(r.vol, r.io.range, h);
+            } else if r.net.answer() == Some(Answer::GoodInSync) {
+                self.set_in_sync(r.vol, r.io.range, h);
+            }
+        }
+        self.put_extents(id);
+        if r.stage == Stage::Active {
+            self.io.log.remove(&mut self.io.requests, id);
+        }
+        self.io.requests.remove(id);
+    }
+
+    /// The own disk is done with a request.
+    pub(super) fn app_local_done(&mut self, id: Id, result: AppResult, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        let given_up = match r.local {
+            Local::Pending => false,
+            Local::Abandoned => true,
+            Local::None | Local::Ok | Local::Failed(_) => return,
+        };
+        r.local = match result {
+            Ok(()) if !given_up => Local::Ok,
+            Ok(()) => Local::Failed(IoError::Io),
+            Err(why) => Local::Failed(why),
+        };
+        let r = *r;
+        self.local_ends(r.vol);
+        match result {
+            Ok(()) if r.io.op == AppOp::Read => {
+                self.count_moved(r.vol, Moved::Read, r.io.range.len);
+            }
+            Ok(()) => self.count_moved(r.vol, Moved::Written, r.io.range.len),
+            Err(_) if given_up => {}
+            Err(_) => self.local_failed(&r, h),
+        }
+        self.settle(id, h);
+    }
+
+    pub(super) fn local_ends(&mut self, vol: VolIx) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.local = v.io.local.saturating_sub(1);
+        }
+    }
+
+    /// What an error of the own disk entails for the disk.
+    fn local_failed(&mut self, r: &Request, h: &mut impl Host) {
+        match r.io.op {
+            // Nobody waits for it, and the disk may have dropped it for being busy.
+            AppOp::Read if r.io.flags.rahead => {}
+            AppOp::Read => {
+                self.set_out_of_sync(r.vol, r.io.range, h);
+                self.io_error(r.vol, IoErrorKind::Read, h);
+            }
+            AppOp::Write | AppOp::Flush => self.io_error(r.vol, IoErrorKind::Write, h),
+            // That a disk cannot discard says nothing about its health.
+            AppOp::Discard | AppOp::WriteZeroes { .. } => {}
+        }
+    }
+
+    /// The packet of a request was handed to TCP.
+    pub(super) fn app_sent(&mut self, id: Id, h: &mut impl Host) {
+        let now = h.now();
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        if !r.net.is_queued() {
+            return;
+        }
+        r.net.set_sent();
+        r.sent_at = Some(now);
+        if r.expect == Expect::Sent {
+            self.net_answer(id, Answer::Good);
+        }
+        self.settle(id, h);
+    }
+
+    /// Notes the first answer of the peer, or a worse one.
+    pub(super) fn net_answer(&mut self, id: Id, answer: Answer) {
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        let old = r.net.answer();
+        let better = match (old, answer) {
+            (None, _) => return,
+            (Some(Answer::Awaited), _) => true,
+            // From RECV_ACK to a late WRITE_ACK during resync, and from good to bad.
+            (Some(Answer::Good), Answer::GoodInSync) => true,
+            (Some(Answer::Good | Answer::GoodInSync), Answer::Refused | Answer::Lost) => true,
+            (Some(_), _) => false,
+        };
+        if better {
+            r.net.set_answer(answer);
+        }
+        let vol = r.vol;
+        if old == Some(Answer::Awaited) && answer != Answer::Awaited {
+            self.count_pending(vol, false);
+        }
+    }
+
+    /// A read failed on one side: the other one may have the data. Each side is tried once, so that
+    /// this ends.
+    fn retry_read(&mut self, id: Id, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        r.avoid_local |= matches!(r.local, Local::Failed(_));
+        r.avoid_peer |= r.net.answer() == Some(Answer::Refused);
+        r.local = Local::None;
+        r.net = Net::None;
+        r.sent_at = None;
+        r.release = false;
+        r.stage = Stage::ActivityLog;
+        self.io.log.remove(&mut self.io.requests, id);
+        self.launch(id, h);
+    }
+}

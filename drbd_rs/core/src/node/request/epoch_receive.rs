@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Epochs of the peer's writes: what has to be stable before what.
+//!
+//! ```text
+//!  open ──BARRIER(nr)──▶ closed ──all written──▶ [flush of every disk] ──▶ BARRIER_ACK(nr, size)
+//! ```
+//!
+//! Epochs are acknowledged in order. With `drain` and `flush` nothing of the next epoch goes to a
+//! disk before the earlier one is finished; the receiver pauses meanwhile. With `flush` the
+//! acknowledgement leaves after the flush, even if the epoch was idle already: the C driver
+//! acknowledges first, and a crash in between would lose writes that nobody has marked.
+
+use super::token::Name;
+use super::UNIT;
+
+use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, Sock, VolIx};
+use super::super::{Resource, Store, Violation, PEER};
+use crate::units::SectorRange;
+use crate::wire::{BarrierAck, BarrierNr, Packet};
+
+/// Epochs of the peer that may be unfinished at once; the receiver pauses well before.
+const EPOCHS: usize = 64;
+/// With so many the receiver pauses.
+const PAUSE_AT: u32 = 48;
+
+/// How the order of two epochs is kept on the disk. The numbers are those of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ordering {
+    /// Not at all: the disk keeps it by itself.
+    None,
+    /// The next epoch waits until the writes have completed.
+    Drain,
+    /// ... and until they are stable.
+    Flush,
+}
+
+impl Ordering {
+    /// The word in the log.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Ordering::None => "none",
+            Ordering::Drain => "drain",
+            Ordering::Flush => "flush",
+        }
+    }
+}
+
+/// One epoch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Epoch {
+    /// Writes in it.
+    size: u32,
+    /// Those that are not finished.
+    active: u32,
+    /// The name that the barrier gave it.
+    nr: Option<BarrierNr>,
+}
+
+/// How far the flush behind the oldest epoch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushing {
+    No,
+    /// Volumes before the cursor were asked.
+    Asking(u16),
+    Asked,
+}
+
+/// The epochs of the peer that are not finished; the last one is open.
+pub(super) struct Received {
+    epochs: [Epoch; EPOCHS],
+    /// Number of the oldest one.
+    first: u32,
+    /// How many there are, at least one.
+    len: u32,
+    flushing: Flushing,
+    /// Flushes in flight.
+    flushes: u32,
+    flush_failed: bool,
+    /// A discard is at work: writes wait.
+    pub(super) exclusive: bool,
+}
+
+impl Received {
+    pub(super) const fn new() -> Received {
+        Received {
+            epochs: [Epoch {
+                size: 0,
+                active: 0,
+                nr: None,
+            }; EPOCHS],
+            first: 0,
+            len: 1,
+            flushing: Flushing::No,
+            flushes: 0,
+            flush_failed: false,
+            exclusive: false,
+        }
+    }
+
+    /// Unfinished epochs.
+    pub(super) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(super) const fn flushes(&self) -> u32 {
+        self.flushes
+    }
+
+    fn oldest(&self) -> Epoch {
+        self.epochs.first().copied().unwrap_or_default()
+    }
+
+    fn at(&mut self, number: u32) -> Option<&mut Epoch> {
+        let ix = number.wrapping_sub(self.first);
+        if ix >= self.len {
+            return None;
+        }
+        self.epochs.get_mut(usize::try_from(ix).ok()?)
+    }
+
+    /// The number of the open epoch.
+    pub(super) const fn open(&self) -> u32 {
+        self.first.wrapping_add(self.len).wrapping_sub(1)
+    }
+
+    /// A write arrived: it belongs to the open epoch, whose number is returned. `active`: it will
+    /// be finished by [`Received::finish`].
+    pub(super) fn count(&mut self, active: bool) -> u32 {
+        let number = self.open();
+        if let Some(e) = self.at(number) {
+            e.size = e.size.saturating_add(1);
+            e.active = e.active.saturating_add(u32::from(active));
+        }
+        number
+    }
+
+    /// A write of epoch `number` is finished.
+    pub(super) fn finish(&mut self, number: u32) {
+        if let Some(e) = self.at(number) {
+            e.active = e.active.saturating_sub(1);
+        }
+    }
+
+    /// Closes the open epoch. False if too many are unfinished.
+    fn close(&mut self, nr: BarrierNr) -> bool {
+        let open = self.open();
+        let Some(e) = self.at(open) else { return false };
+        if e.size == 0 {
+            // Never acknowledged; the sender does not wait for it.
+            return true;
+        }
+        let next = self.len.saturating_add(1);
+        if crate::units::widen(EPOCHS) < u64::from(next) {
+            return false;
+        }
+        if let Some(e) = self.at(open) {
+            e.nr = Some(nr);
+        }
+        self.len = next;
+        let open = self.open();
+        if let Some(e) = self.at(open) {
+            *e = Epoch::default();
+        }
+        true
+    }
+
+    fn pop(&mut self) {
+        if self.len > 1 {
+            self.epochs.rotate_left(1);
+            self.first = self.first.wrapping_add(1);
+            self.len = self.len.saturating_sub(1);
+        }
+        self.flushing = Flushing::No;
+    }
+
+    /// Whether a write of epoch `number` may go to the disk.
+    pub(super) fn may_write(&self, number: u32, ordering: Ordering) -> bool {
+        ordering == Ordering::None || number == self.first
+    }
+
+    pub(super) fn must_pause(&self, ordering: Ordering) -> bool {
+        self.exclusive || self.len > PAUSE_AT || (ordering != Ordering::None && self.len > 1)
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// How the order of epochs is kept.
+    pub(crate) fn write_ordering(&self) -> Ordering {
+        self.io.ordering
+    }
+
+    /// Sets how the order of epochs is kept: at attach and with new disk options.
+    pub(crate) fn set_write_ordering(&mut self, ordering: Ordering) {
+        self.io.ordering = ordering;
+    }
+
+    pub(super) fn recv_barrier(
+        &mut self,
+        peer: PeerIx,
+        nr: BarrierNr,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let Some(e) = self.io_epochs(peer) else {
+            return Err(Violation::Unexpected);
+        };
+        if !e.received.close(nr) {
+            return Err(Violation::Flood);
+        }
+        self.received_epochs_pump(peer, h);
+        Ok(())
+    }
+
+    /// Finishes epochs of the peer; true if room ran out.
+    pub(super) fn received_epochs_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        loop {
+            let ordering = self.io.ordering;
+            let Some(e) = self.io_epochs(peer) else {
+                return false;
+            };
+            let rx = &mut e.received;
+            let oldest = rx.oldest();
+            let (Some(nr), 0) = (oldest.nr, oldest.active) else {
+                return false;
+            };
+            if h.room() < UNIT {
+                return true;
+            }
+            if rx.flushing == Flushing::No && ordering == Ordering::Flush {
+                rx.flushing = Flushing::Asking(0);
+                rx.flush_failed = false;
+            }
+            if let Flushing::Asking(from) = rx.flushing {
+                if !self.ask_for_flushes(peer, from, h) {
+                    return true;
+                }
+            }
+            let Some(e) = self.io_epochs(peer) else {
+                return false;
+            };
+            if e.received.flushes != 0 {
+                return false;
+            }
+            let failed = core::mem::take(&mut e.received.flush_failed);
+            e.received.pop();
+            if failed && self.io.ordering == Ordering::Flush {
+                self.io.ordering = Ordering::Drain;
+                let note = super::super::Note::WriteOrdering(Ordering::Drain.name());
+                h.emit(Effect::Log { vol: None, note });
+            }
+            let ack = Packet::BarrierAck(BarrierAck {
+                nr,
+                set_size: oldest.size,
+            });
+            self.send_plain(peer, Sock::Meta, 0, ack, h);
+        }
+    }
+
+    /// Asks every disk for a flush, from volume `from` on. False if room ran out.
+    fn ask_for_flushes(&mut self, peer: PeerIx, from: u16, h: &mut impl Host) -> bool {
+        for vol in self.io_volumes().skip(usize::from(from)) {
+            if h.room() < UNIT {
+                if let Some(e) = self.io_epochs(peer) {
+                    e.received.flushing = Flushing::Asking(vol.0);
+                }
+                return false;
+            }
+            if !self.io_has_disk(vol) {
+                continue;
+            }
+            if let Some(v) = self.io_vol_mut(vol) {
+                v.io.local = v.io.local.saturating_add(1);
+            }
+            if let Some(e) = self.io_epochs(peer) {
+                e.received.flushes = e.received.flushes.saturating_add(1);
+            }
+            h.emit(Effect::Local {
+                vol,
+                io: Name::Flush(vol).io(),
+                op: LocalOp::Flush,
+                range: SectorRange::default(),
+                flags: IoFlags::default(),
+                data: Data::None,
+            });
+        }
+        if let Some(e) = self.io_epochs(peer) {
+            e.received.flushing = Flushing::Asked;
+        }
+        true
+    }
+
+    /// A flush between two epochs is over.
+    pub(super) fn epoch_flushed(&mut self, vol: VolIx, result: AppResult, h: &mut impl Host) {
+        self.local_ends(vol);
+        if let Some(e) = self.io_epochs(PEER) {
+            e.received.flushes = e.received.flushes.saturating_sub(1);
+            e.received.flush_failed |= result.is_err();
+        }
+        self.received_epochs_pump(PEER, h);
+    }
+
+    /// Forgets the peer's epochs without an acknowledgement; no flush is in flight.
+    pub(super) fn reset_received_epochs(&mut self, peer: PeerIx) {
+        if let Some(e) = self.io_epochs(peer) {
+            e.received = Received::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_counts_what_came_before_its_barrier() {
+        let mut rx = Received::new();
+        let a = rx.count(true);
+        rx.count(false);
+        assert!(rx.close(BarrierNr(7)));
+        let b = rx.count(true);
+        assert_ne!(a, b);
+        assert_eq!((rx.oldest().size, rx.oldest().active), (2, 1));
+        assert!(rx.may_write(a, Ordering::Flush) && !rx.may_write(b, Ordering::Drain));
+        assert!(rx.may_write(b, Ordering::None));
+        rx.finish(a);
+        assert_eq!(rx.oldest().active, 0);
+        rx.pop();
+        assert_eq!((rx.len(), rx.oldest().size, rx.open()), (1, 1, b));
+    }
+
+    #[test]
+    fn a_barrier_behind_nothing_is_no_epoch() {
+        let mut rx = Received::new();
+        assert!(rx.close(BarrierNr(1)));
+        assert_eq!(rx.len(), 1);
+        assert!(!rx.must_pause(Ordering::Flush));
+    }
+
+    #[test]
+    fn a_flood_of_epochs_is_refused() {
+        let mut rx = Received::new();
+        for n in 0..63 {
+            rx.count(true);
+            assert!(rx.close(BarrierNr(n)));
+        }
+        rx.count(true);
+        assert!(rx.must_pause(Ordering::None));
+        assert!(!rx.close(BarrierNr(63)));
+    }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Epochs of the own writes: which of them may depend on which.
+//!
+//! The transfer log numbers epochs; a new one begins whenever something that was written may be
+//! known to somebody. On the wire a barrier separates two epochs, sent before the first write of
+//! the later one, or when nothing follows. Each barrier goes into a ring with the number of writes
+//! before it; the peer acknowledges in that order, with that number.
+
+use super::UNIT;
+
+use super::super::io::{Host, PeerIx, Sock};
+use super::super::{Resource, Store, Violation};
+use super::request::{Answer, Expect, Net};
+use crate::time::Instant;
+use crate::wire::{Barrier, BarrierAck, BarrierNr, Packet};
+
+/// An epoch that was closed by a barrier and not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentEpoch {
+    nr: u32,
+    writes: u32,
+    pub(super) barrier_at: Instant,
+}
+
+/// The epoch that is being sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    /// A write was sent on this connection.
+    started: bool,
+    nr: u32,
+    writes: u32,
+}
+
+impl Sending {
+    pub(super) const NEW: Sending = Sending {
+        started: false,
+        nr: 0,
+        writes: 0,
+    };
+}
+
+/// Whether epoch `a` is `b` or an earlier one; numbers wrap.
+pub(super) const fn up_to(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a) < 1 << 31
+}
+
+impl<S: Store> Resource<S> {
+    /// Begins a new epoch of the transfer log, unless the open one is empty.
+    pub(crate) fn new_epoch(&mut self, _h: &mut impl Host) {
+        if self.io.epoch_writes != 0 {
+            self.io.epoch_writes = 0;
+            self.io.epoch = self.io.epoch.wrapping_add(1);
+        }
+    }
+
+    /// Before anything of epoch `epoch` is sent: closes the one before.
+    pub(super) fn before_send(&mut self, peer: PeerIx, epoch: u32, h: &mut impl Host) {
+        let now = h.now();
+        let Some(e) = self.io_epochs(peer) else {
+            return;
+        };
+        let s = e.sending;
+        if !s.started || s.nr == epoch {
+            return;
+        }
+        e.sending = Sending {
+            started: true,
+            nr: epoch,
+            writes: 0,
+        };
+        if s.writes == 0 {
+            return;
+        }
+        let sent = SentEpoch {
+            nr: s.nr,
+            writes: s.writes,
+            barrier_at: now,
+        };
+        // Every epoch in the ring has a request in the slab, which is as long.
+        let stored = self.io.sent_epochs.push_back(sent);
+        debug_assert!(stored.is_ok());
+        let packet = Packet::Barrier(Barrier {
+            nr: BarrierNr(s.nr),
+        });
+        self.send_plain(peer, Sock::Data, 0, packet, h);
+    }
+
+    /// A write of epoch `epoch` follows.
+    pub(super) fn count_sent_write(&mut self, peer: PeerIx, epoch: u32) {
+        let Some(e) = self.io_epochs(peer) else {
+            return;
+        };
+        if !e.sending.started {
+            e.sending = Sending {
+                started: true,
+                nr: epoch,
+                writes: 0,
+            };
+        }
+        e.sending.writes = e.sending.writes.saturating_add(1);
+    }
+
+    /// Sends the barrier of an epoch that is over although nothing follows it.
+    pub(super) fn close_idle_epoch(&mut self, peer: PeerIx, h: &mut impl Host) {
+        let open = self.io.epoch;
+        let Some(e) = self.io_conn(peer).map(|c| &c.epochs) else {
+            return;
+        };
+        let s = e.sending;
+        let frozen = self.io.thaw.is_running();
+        if s.started && s.writes != 0 && s.nr != open && !frozen && self.connected(peer).is_some() {
+            self.before_send(peer, open, h);
+        }
+    }
+
+    /// The peer says that an epoch is stable.
+    pub(super) fn recv_barrier_ack(
+        &mut self,
+        peer: PeerIx,
+        ack: BarrierAck,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let Some(oldest) = self.io.sent_epochs.front().copied() else {
+            return Err(Violation::BarrierAck);
+        };
+        if oldest.nr != ack.nr.0 || oldest.writes != ack.set_size {
+            return Err(Violation::BarrierAck);
+        }
+        self.io.sent_epochs.pop_front();
+        if let Some(e) = self.io_epochs(peer) {
+            e.acked = Some(oldest.nr);
+        }
+        self.acked_pump(peer, h);
+        Ok(())
+    }
+
+    /// Takes the writes of acknowledged epochs off the wire; true if room ran out.
+    pub(super) fn acked_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        let Some(acked) = self.io_conn(peer).and_then(|c| c.epochs.acked) else {
+            return false;
+        };
+        let mut at = self.io.log.oldest();
+        while let Some(id) = at {
+            let Some(r) = self.io.requests.get(id).copied() else {
+                break;
+            };
+            if !up_to(r.epoch, acked) {
+                break;
+            }
+            at = r.newer;
+            if !r.is_write() || !r.net.is_live() {
+                continue;
+            }
+            if h.room() < UNIT {
+                return true;
+            }
+            let unanswered = matches!(
+                r.net,
+                Net::Live {
+                    answer: Answer::Awaited,
+                    ..
+                }
+            );
+            if unanswered && r.expect != Expect::Sent {
+                // Its acknowledgement had to come first, on the same socket.
+                self.protocol_error(peer, Violation::BarrierAck, h);
+                break;
+            }
+            if let Some(r) = self.io.requests.get_mut(id) {
+                r.net.finish();
+                r.release = true;
+            }
+            self.settle(id, h);
+        }
+        if let Some(e) = self.io_epochs(peer) {
+            e.acked = None;
+        }
+        false
+    }
+
+    /// A new connection begins with no epoch.
+    pub(super) fn reset_sent_epochs(&mut self, peer: PeerIx) {
+        self.io.sent_epochs.clear();
+        if let Some(e) = self.io_epochs(peer) {
+            e.sending = Sending::NEW;
+            e.acked = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epoch_numbers_wrap() {
+        assert!(up_to(5, 5) && up_to(4, 5) && !up_to(6, 5));
+        assert!(up_to(u32::MAX, 0) && !up_to(0, u32::MAX));
+    }
+}

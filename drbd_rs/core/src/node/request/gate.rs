@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Keeping new application I/O out of a volume until what is in flight has ended.
+//!
+//! The gate is counted: it is open when everybody who closed it has opened it again.
+
+use super::super::io::{Host, VolIx};
+use super::super::{After, Resource, Store};
+
+/// Those who may wait for the end of I/O on a volume at once.
+pub(super) const WAITERS: usize = 8;
+
+impl<S: Store> Resource<S> {
+    /// Admits no new application I/O until [`Resource::gate_open`]; `after` runs, with `ok`, when
+    /// none is in flight. Without such a volume, or with too many waiting, it runs without `ok` and
+    /// nothing was closed.
+    pub(crate) fn gate_close(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
+        let taken = self.io_vol_mut(vol).is_some_and(|v| {
+            match v.io.gate_waiters.iter_mut().find(|w| **w == After::Nothing) {
+                Some(free) => {
+                    *free = after;
+                    v.io.gate = v.io.gate.saturating_add(1);
+                    true
+                }
+                None => false,
+            }
+        });
+        if !taken {
+            self.run_soon(after, false, h);
+        }
+    }
+
+    /// Takes one [`Resource::gate_close`] back.
+    pub(crate) fn gate_open(&mut self, vol: VolIx, h: &mut impl Host) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            debug_assert!(v.io.gate > 0);
+            v.io.gate = v.io.gate.saturating_sub(1);
+        }
+        self.admission_pump(vol, h);
+    }
+
+    /// Runs those who waited for the end of I/O.
+    pub(super) fn gate_pump(&mut self, vol: VolIx, h: &mut impl Host) {
+        loop {
+            let Some(v) = self.io_vol_mut(vol) else {
+                return;
+            };
+            if v.io.in_flight != 0 || h.room() < super::UNIT {
+                return;
+            }
+            let due = v.io.gate_waiters.iter_mut().find(|w| **w != After::Nothing);
+            let Some(due) = due else { return };
+            let after = core::mem::replace(due, After::Nothing);
+            self.run_after(after, true, h);
+        }
+    }
+}

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a request goes: to the own disk, to the peer, to both, to neither.
+//!
+//! Decided at the last moment, in the state of that moment; from here on the request is `Active`
+//! and in the transfer log.
+
+use super::request::{Answer, Expect, Local, Net, Request, Stage};
+use super::token::{self, Name};
+
+use super::super::io::{
+    AppOp, Data as LocalData, Effect, Host, IoError, LocalOp, Payload, Sock, VolIx,
+};
+use super::super::{Resource, Store, PEER};
+use crate::bitmap::BitSpan;
+use crate::state::disk::State as Disk;
+use crate::state::State;
+use crate::store::slab::Id;
+use crate::wire::data::dp;
+use crate::wire::{feature, BlockDesc, BlockReq, Data, Packet, Trim};
+
+/// Whether the next read goes to the peer, with both copies good (option `read-balancing`).
+fn balance(policy: u32, sector: u64, local: u32, pending: u32, turn: &mut bool) -> bool {
+    match policy {
+        1 => true,
+        2 => core::mem::replace(turn, !*turn),
+        3 => local > pending,
+        // 32 KiB to 1 MiB stripes.
+        5..=10 => {
+            sector
+                .wrapping_shl(9)
+                .wrapping_shr(policy.saturating_add(10))
+                & 1
+                == 1
+        }
+        // Prefer the own disk; so does "when congested" in the C driver.
+        _ => false,
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// Sends a request on its way. While I/O is suspended it goes back to the door.
+    pub(super) fn launch(&mut self, id: Id, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        if self.io_state(r.vol).is_suspended() || self.io.thaw.is_running() {
+            self.readmit(id, h);
+            return;
+        }
+        match r.io.op {
+            AppOp::Read => self.launch_read(id, r, h),
+            AppOp::Write | AppOp::Discard | AppOp::WriteZeroes { .. } | AppOp::Flush => {
+                self.launch_write(id, r, h);
+            }
+        }
+    }
+
+    fn activate(&mut self, id: Id) {
+        let epoch = self.io.epoch;
+        if let Some(r) = self.io.requests.get_mut(id) {
+            r.stage = Stage::Active;
+            r.epoch = epoch;
+        }
+        self.io.log.append(&mut self.io.requests, id);
+    }
+
+    fn launch_write(&mut self, id: Id, r: Request, h: &mut impl Host) {
+        let s = self.io_state(r.vol);
+        let connected = self.connected(PEER).is_some();
+        let sized = r.io.range.len.0 != 0;
+        let remote = connected && s.replicates();
+        let good = s.disk == Disk::UpToDate || s.pdsk == Disk::UpToDate;
+        let local = self.io_has_disk(r.vol) && (good || !sized);
+        if !local && !remote {
+            self.complete(id, Err(IoError::Io), h);
+            self.settle(id, h);
+            return;
+        }
+        self.activate(id);
+        if sized {
+            self.io.epoch_writes = self.io.epoch_writes.saturating_add(1);
+            if remote {
+                self.queue_write(id, h);
+            } else if connected && s.announces_out_of_sync() {
+                self.announce_write(r, h);
+            }
+        } else if remote {
+            // An empty flush is not sent: the barrier behind the open epoch does its work.
+            self.new_epoch(h);
+            if let Some(r) = self.io.requests.get_mut(id) {
+                r.net = Net::Done {
+                    queued: false,
+                    answer: Answer::Good,
+                };
+            }
+        }
+        if local {
+            self.submit_local(id, h);
+        }
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        if self.io.epoch_writes >= conf.map_or(2048, |n| n.max_epoch_size) {
+            self.new_epoch(h);
+        }
+    }
+
+    /// The peer is only told which blocks it lacks.
+    fn announce_write(&mut self, r: Request, h: &mut impl Host) {
+        if self.set_out_of_sync(r.vol, r.io.range, h) == 0 {
+            return;
+        }
+        self.before_send(PEER, self.io.epoch, h);
+        let desc = BlockDesc {
+            sector: r.io.range.start,
+            blksize: r.io.range.bytes(),
+        };
+        let vnr = self.io_vnr(r.vol);
+        self.send_plain(PEER, Sock::Data, vnr, Packet::OutOfSync(desc), h);
+    }
+
+    /// Whether the own disk has what is to be read.
+    fn may_read_local(&self, s: State, r: &Request) -> bool {
+        let Some(v) = self.io_vol(r.vol) else {
+            return false;
+        };
+        let Some(b) = v.backing.as_ref() else {
+            return false;
+        };
+        match s.disk {
+            Disk::UpToDate => !r.avoid_local,
+            Disk::Inconsistent if !r.avoid_local => {
+                BitSpan::outward(r.io.range, b.bitmap.capacity())
+                    .is_some_and(|span| b.bitmap.count(span) == 0)
+            }
+            Disk::Diskless
+            | Disk::Attaching
+            | Disk::Failed
+            | Disk::Negotiating
+            | Disk::Inconsistent
+            | Disk::Outdated
+            | Disk::DUnknown
+            | Disk::Consistent => false,
+        }
+    }
+
+    fn launch_read(&mut self, id: Id, r: Request, h: &mut impl Host) {
+        let s = self.io_state(r.vol);
+        let mut local = self.may_read_local(s, &r);
+        let remote = s.pdsk == Disk::UpToDate && self.connected(PEER).is_some() && !r.avoid_peer;
+        if local && remote {
+            local = !self.peer_reads(r);
+        }
+        if !local && !remote {
+            self.complete(id, Err(IoError::Io), h);
+            self.settle(id, h);
+            return;
+        }
+        self.activate(id);
+        if local {
+            self.submit_local(id, h);
+        } else {
+            self.queue_read(id, h);
+        }
+    }
+
+    fn peer_reads(&mut self, r: Request) -> bool {
+        let Some(v) = self.io_vol_mut(r.vol) else {
+            return false;
+        };
+        let pending = v.peers.first().map_or(0, |p| p.io.pending);
+        let policy = v.backing.as_ref().map_or(0, |b| b.disk.conf.read_balancing);
+        let start = r.io.range.start.0;
+        balance(policy, start, v.io.local, pending, &mut v.io.peers_turn)
+    }
+
+    /// Gives the request to the own disk.
+    pub(super) fn submit_local(&mut self, id: Id, h: &mut impl Host) {
+        let now = h.now();
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        r.local = Local::Pending;
+        r.local_at = now;
+        let (vol, io) = (r.vol, r.io);
+        let (op, data) = match io.op {
+            AppOp::Read => (LocalOp::Read, LocalData::App(io.app)),
+            AppOp::Write => (LocalOp::Write, LocalData::App(io.app)),
+            AppOp::Discard => (LocalOp::Discard, LocalData::None),
+            AppOp::WriteZeroes { unmap } => (LocalOp::ZeroOut { unmap }, LocalData::None),
+            AppOp::Flush => (LocalOp::Flush, LocalData::None),
+        };
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.local = v.io.local.saturating_add(1);
+        }
+        h.emit(Effect::Local {
+            vol,
+            io: Name::App(id).io(),
+            op,
+            range: io.range,
+            flags: io.flags,
+            data,
+        });
+    }
+
+    /// Marks the leg to the peer as begun.
+    fn net_begins(&mut self, id: Id, expect: Expect) {
+        let incarnation = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        r.net = Net::Live {
+            queued: true,
+            answer: Answer::Awaited,
+        };
+        r.expect = expect;
+        r.incarnation = incarnation;
+        r.sent_at = None;
+        let vol = r.vol;
+        self.count_pending(vol, true);
+    }
+
+    pub(super) fn count_pending(&mut self, vol: VolIx, more: bool) {
+        if let Some(p) = self.io_peer_device(vol, PEER) {
+            p.io.pending = if more {
+                p.io.pending.saturating_add(1)
+            } else {
+                p.io.pending.saturating_sub(1)
+            };
+        }
+    }
+
+    /// Queues the write for the peer, behind a barrier where it begins an epoch.
+    pub(super) fn queue_write(&mut self, id: Id, h: &mut impl Host) {
+        let Some(agreed) = self.connected(PEER) else {
+            return;
+        };
+        let protocol = self
+            .io_conn(PEER)
+            .and_then(|c| c.ctl.conf.as_ref())
+            .map_or(3, |n| n.wire_protocol);
+        let expect = match protocol {
+            1 => Expect::Sent,
+            2 => Expect::Received,
+            _ => Expect::Written,
+        };
+        self.net_begins(id, expect);
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        self.before_send(PEER, r.epoch, h);
+        self.count_sent_write(PEER, r.epoch);
+        let seq_num = self.next_seq(r.vol);
+        let flags = write_flags(&r, self.io_state(r.vol), agreed.apv);
+        let (sector, block_id) = (r.io.range.start, token::block_id(id));
+        let trim = |flags| Trim {
+            sector,
+            block_id,
+            seq_num,
+            flags,
+            size: r.io.range.bytes(),
+        };
+        let (packet, payload) = match r.io.op {
+            AppOp::Discard => (Packet::Trim(trim(flags | dp::DISCARD)), Payload::None),
+            AppOp::WriteZeroes { .. } if agreed.features & feature::WZEROES == 0 => {
+                (Packet::Trim(trim(flags | dp::DISCARD)), Payload::None)
+            }
+            AppOp::WriteZeroes { unmap } => {
+                let may = if unmap { dp::DISCARD } else { 0 };
+                (
+                    Packet::Zeroes(trim(flags | dp::ZEROES | may)),
+                    Payload::None,
+                )
+            }
+            AppOp::Write | AppOp::Read | AppOp::Flush => (
+                Packet::Data(Data {
+                    sector,
+                    block_id,
+                    seq_num,
+                    flags,
+                }),
+                Payload::App {
+                    app: r.io.app,
+                    splice: expect != Expect::Sent,
+                },
+            ),
+        };
+        let vnr = self.io_vnr(r.vol);
+        self.count_moved(r.vol, super::stats::Moved::Sent, r.io.range.len);
+        self.send(
+            PEER,
+            Sock::Data,
+            vnr,
+            packet,
+            payload,
+            Name::App(id).send(),
+            h,
+        );
+    }
+
+    /// Asks the peer for the data.
+    pub(super) fn queue_read(&mut self, id: Id, h: &mut impl Host) {
+        self.net_begins(id, Expect::Written);
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        // A read must see what was written before: it closes the epoch like a write does.
+        self.before_send(PEER, r.epoch, h);
+        let packet = Packet::DataRequest(BlockReq {
+            sector: r.io.range.start,
+            block_id: token::block_id(id),
+            blksize: r.io.range.bytes(),
+        });
+        let vnr = self.io_vnr(r.vol);
+        let token = Name::App(id).send();
+        self.send(PEER, Sock::Data, vnr, packet, Payload::None, token, h);
+    }
+}
+
+/// The flags of a DATA packet (wire.md §6).
+fn write_flags(r: &Request, s: State, apv: u32) -> u32 {
+    let mut flags = 0;
+    let mut set = |on: bool, flag: u32| {
+        if on {
+            flags |= flag;
+        }
+    };
+    let in_sync = s.conn.is_sync();
+    set(r.io.flags.sync, dp::RW_SYNC);
+    set(in_sync, dp::MAY_SET_IN_SYNC);
+    if apv >= 95 {
+        set(r.io.flags.fua, dp::FUA);
+        set(r.io.flags.preflush, dp::FLUSH);
+    }
+    if apv >= 100 {
+        set(r.expect == Expect::Received, dp::SEND_RECEIVE_ACK);
+        set(r.expect == Expect::Written || in_sync, dp::SEND_WRITE_ACK);
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::io::{AppId, AppIo, IoFlags};
+    use crate::state::conn::State as Conn;
+    use crate::time::Instant;
+    use crate::units::SectorRange;
+
+    #[test]
+    fn reads_are_balanced_as_configured() {
+        let mut turn = false;
+        assert!(!balance(0, 0, 9, 0, &mut turn));
+        assert!(balance(1, 0, 0, 9, &mut turn));
+        assert!(!balance(2, 0, 0, 0, &mut turn));
+        assert!(balance(2, 0, 0, 0, &mut turn));
+        assert!(balance(3, 0, 2, 1, &mut turn) && !balance(3, 0, 1, 1, &mut turn));
+        // 32 KiB are 64 sectors, 1 MiB are 2048.
+        assert!(!balance(5, 63, 0, 0, &mut turn) && balance(5, 64, 0, 0, &mut turn));
+        assert!(!balance(10, 2047, 0, 0, &mut turn) && balance(10, 2048, 0, 0, &mut turn));
+    }
+
+    #[test]
+    fn flags_of_the_protocols() {
+        let io = AppIo {
+            app: AppId(0),
+            op: AppOp::Write,
+            range: SectorRange::default(),
+            flags: IoFlags {
+                fua: true,
+                ..IoFlags::default()
+            },
+        };
+        let mut r = Request::new(VolIx(0), io, Instant(0));
+        let mut s = State::INITIAL;
+        s.conn = Conn::Connected;
+        assert_eq!(write_flags(&r, s, 101), dp::FUA | dp::SEND_WRITE_ACK);
+        assert_eq!(write_flags(&r, s, 94), 0);
+        r.expect = Expect::Sent;
+        assert_eq!(write_flags(&r, s, 101), dp::FUA);
+        s.conn = Conn::SyncSource;
+        let sync = dp::MAY_SET_IN_SYNC | dp::SEND_WRITE_ACK;
+        assert_eq!(write_flags(&r, s, 101), dp::FUA | sync);
+    }
+}

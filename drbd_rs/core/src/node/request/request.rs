@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One I/O of an application: a leg to the local disk, a leg to the peer.
+//!
+//! ```text
+//!  Admission ─▶ Conflict ─▶ ActivityLog ─▶ Transaction ─▶ Active ─▶ (completed) ─▶ destroyed
+//!     ▲  reads and flushes go straight to Active ▲            │
+//!     └──────────── a read that failed, while suspended ──────┘
+//! ```
+//!
+//! Whether the application may be told, and what, is a pure function of the two legs
+//! ([`Request::outcome`]), as is whether the object may go ([`Request::is_finished`]). This file
+//! changes nothing else.
+
+use super::super::io::{AppIo, AppOp, AppResult, IoError, VolIx};
+use crate::al::Claim;
+use crate::store::slab::Id;
+use crate::time::Instant;
+
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Waits to be let in.
+    Admission,
+    /// Waits for an overlapping write.
+    Conflict,
+    /// Waits for its extents.
+    ActivityLog,
+    /// Has its extents; waits for the transaction to be stable.
+    Transaction,
+    /// On its way to disk and peer.
+    Active,
+}
+
+/// The leg to the local disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Local {
+    /// Not used.
+    None,
+    /// Under way.
+    Pending,
+    /// Given up: the disk no longer counts, but has not answered yet.
+    Abandoned,
+    /// Done.
+    Ok,
+    /// Failed.
+    Failed(IoError),
+}
+
+/// What the peer said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Nothing yet; with protocol A: not sent yet.
+    Awaited,
+    /// It has the data, or sent them.
+    Good,
+    /// It has the data, and they may be marked in sync.
+    GoodInSync,
+    /// It could not.
+    Refused,
+    /// The connection ended first, or before the peer's copy was stable.
+    Lost,
+}
+
+/// The leg to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Net {
+    /// Not used.
+    None,
+    /// Sent or to be sent; the epoch is not acknowledged.
+    Live {
+        /// Not yet handed to TCP: the pages belong to the sender.
+        queued: bool,
+        /// What the peer said.
+        answer: Answer,
+    },
+    /// Nothing more is expected from the peer.
+    Done {
+        /// Not yet handed to TCP: the pages belong to the sender.
+        queued: bool,
+        /// What the peer said.
+        answer: Answer,
+    },
+}
+
+impl Net {
+    pub(super) const fn answer(self) -> Option<Answer> {
+        match self {
+            Net::None => None,
+            Net::Live { answer, .. } | Net::Done { answer, .. } => Some(answer),
+        }
+    }
+
+    pub(super) const fn is_queued(self) -> bool {
+        match self {
+            Net::None => false,
+            Net::Live { queued, .. } | Net::Done { queued, .. } => queued,
+        }
+    }
+
+    pub(super) const fn is_live(self) -> bool {
+        matches!(self, Net::Live { .. })
+    }
+
+    pub(super) const fn is_good(self) -> bool {
+        matches!(self.answer(), Some(Answer::Good | Answer::GoodInSync))
+    }
+
+    /// The application has to wait for this leg.
+    const fn is_pending(self) -> bool {
+        self.is_queued() || matches!(self.answer(), Some(Answer::Awaited))
+    }
+
+    pub(super) fn set_answer(&mut self, new: Answer) {
+        match self {
+            Net::None => {}
+            Net::Live { answer, .. } | Net::Done { answer, .. } => *answer = new,
+        }
+    }
+
+    pub(super) fn set_sent(&mut self) {
+        match self {
+            Net::None => {}
+            Net::Live { queued, .. } | Net::Done { queued, .. } => *queued = false,
+        }
+    }
+
+    /// Nothing more is expected.
+    pub(super) fn finish(&mut self) {
+        if let Net::Live { queued, answer } = *self {
+            *self = Net::Done { queued, answer };
+        }
+    }
+}
+
+/// What has to arrive before a write counts as replicated; protocols A, B, C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// It was handed to TCP.
+    Sent,
+    /// RECV_ACK.
+    Received,
+    /// WRITE_ACK; for reads the data.
+    Written,
+}
+
+/// What may be told the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing yet.
+    Waits,
+    /// This.
+    Over(AppResult),
+}
+
+/// An I/O of an application.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    pub(super) vol: VolIx,
+    pub(super) io: AppIo,
+    pub(super) stage: Stage,
+    pub(super) local: Local,
+    pub(super) net: Net,
+    pub(super) expect: Expect,
+    /// References to the activity log.
+    pub(super) claim: Claim,
+    /// Which log these refer to: see [`super::MetaIo`].
+    pub(super) log_of: u32,
+    /// In the set of writes in flight.
+    pub(super) in_writes: bool,
+    /// The epoch of the transfer log it belongs to.
+    pub(super) epoch: u32,
+    /// The application was told.
+    pub(super) completed: bool,
+    /// The application may be told although I/O is suspended.
+    pub(super) release: bool,
+    /// The local disk failed to read it.
+    pub(super) avoid_local: bool,
+    /// The peer failed to read it.
+    pub(super) avoid_peer: bool,
+    /// The connection that its leg to the peer belongs to.
+    pub(super) incarnation: u32,
+    /// The last thaw that has looked at it.
+    pub(super) thawed: u32,
+    /// When it went to the local disk.
+    pub(super) local_at: Instant,
+    /// When it was handed to TCP.
+    pub(super) sent_at: Option<Instant>,
+    /// The next one in a queue of its volume.
+    pub(super) link: Option<Id>,
+    /// Neighbours in the transfer log.
+    pub(super) older: Option<Id>,
+    pub(super) newer: Option<Id>,
+}
+
+impl Request {
+    pub(super) fn new(vol: VolIx, io: AppIo, now: Instant) -> Request {
+        Request {
+            vol,
+            io,
+            stage: Stage::Admission,
+            local: Local::None,
+            net: Net::None,
+            expect: Expect::Written,
+            claim: Claim::default(),
+            log_of: 0,
+            in_writes: false,
+            epoch: 0,
+            completed: false,
+            release: false,
+            avoid_local: false,
+            avoid_peer: false,
+            incarnation: 0,
+            thawed: 0,
+            local_at: now,
+            sent_at: None,
+            link: None,
+            older: None,
+            newer: None,
+        }
+    }
+
+    /// Whether it changes data.
+    pub(super) const fn is_write(&self) -> bool {
+        matches!(
+            self.io.op,
+            AppOp::Write | AppOp::Discard | AppOp::WriteZeroes { .. }
+        )
+    }
+
+    /// What may be told the application.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.local == Local::Pending || self.net.is_pending() {
+            return Outcome::Waits;
+        }
+        Outcome::Over(if self.local == Local::Ok || self.net.is_good() {
+            Ok(())
+        } else if let Local::Failed(why) = self.local {
+            Err(why)
+        } else {
+            Err(IoError::Io)
+        })
+    }
+
+    /// Whether nothing refers to it any more.
+    pub(super) const fn is_finished(&self) -> bool {
+        self.completed
+            && !matches!(self.local, Local::Pending | Local::Abandoned)
+            && !self.net.is_queued()
+            && !self.net.is_live()
+    }
+
+    /// Whether it was tried at all.
+    pub(super) const fn was_tried(&self) -> bool {
+        !matches!((self.local, self.net), (Local::None, Net::None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::io::{AppId, IoFlags};
+    use crate::units::{Sector, SectorRange};
+
+    fn write() -> Request {
+        let io = AppIo {
+            app: AppId(1),
+            op: AppOp::Write,
+            range: SectorRange::new(Sector(0), 4096),
+            flags: IoFlags::default(),
+        };
+        Request::new(VolIx(0), io, Instant(0))
+    }
+
+    #[test]
+    fn a_write_is_over_when_both_legs_are() {
+        let locals = [Local::None, Local::Pending, Local::Abandoned, Local::Ok];
+        let answers = [Answer::Awaited, Answer::Good, Answer::Refused, Answer::Lost];
+        for local in locals {
+            for answer in answers {
+                for queued in [false, true] {
+                    let mut r = write();
+                    r.local = local;
+                    r.net = Net::Live { queued, answer };
+                    let waits = local == Local::Pending || queued || answer == Answer::Awaited;
+                    let good = local == Local::Ok || answer == Answer::Good;
+                    let expected = match (waits, good) {
+                        (true, _) => Outcome::Waits,
+                        (false, true) => Outcome::Over(Ok(())),
+                        (false, false) => Outcome::Over(Err(IoError::Io)),
+                    };
+                    assert_eq!(r.outcome(), expected);
+                    r.completed = true;
+                    assert!(!r.is_finished());
+                    r.net.finish();
+                    let held = queued || matches!(local, Local::Pending | Local::Abandoned);
+                    assert_eq!(r.is_finished(), !held);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_local_error_is_reported_if_nobody_has_the_data() {
+        let mut r = write();
+        r.local = Local::Failed(IoError::Unsupported);
+        assert_eq!(r.outcome(), Outcome::Over(Err(IoError::Unsupported)));
+        r.net = Net::Done {
+            queued: false,
+            answer: Answer::GoodInSync,
+        };
+        assert_eq!(r.outcome(), Outcome::Over(Ok(())));
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Numbers for `/proc/drbd` and the status over netlink.
+
+use super::super::io::{Host, VolIx};
+use super::super::{Resource, Store, Volume, PEER};
+use crate::units::Sectors;
+
+/// What only grows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    /// Sent to the peer, sectors.
+    pub(super) sent: Sectors,
+    /// Received from the peer, sectors.
+    pub(super) received: Sectors,
+    /// Written to the own disk, sectors.
+    pub(super) written: Sectors,
+    /// Read from the own disk, sectors.
+    pub(super) read: Sectors,
+    /// Bitmap pages written.
+    pub(super) bitmap_writes: u32,
+}
+
+/// What a sector count is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// Sent to the peer.
+    Sent,
+    /// Received from the peer.
+    Received,
+    /// Written to the own disk.
+    Written,
+    /// Read from the own disk.
+    Read,
+}
+
+/// The I/O numbers of a volume, as procfs.md names them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IoCounts {
+    /// `ns`: sent.
+    pub(crate) sent: Sectors,
+    /// `nr`: received.
+    pub(crate) received: Sectors,
+    /// `dw`: written to the disk.
+    pub(crate) written: Sectors,
+    /// `dr`: read from the disk.
+    pub(crate) read: Sectors,
+    /// `al`: activity log transactions written.
+    pub(crate) al_writes: u32,
+    /// `bm`: bitmap pages written.
+    pub(crate) bitmap_writes: u32,
+    /// `lo`: I/O in flight on the own disk.
+    pub(crate) local: u32,
+    /// `pe`: requests of applications that the peer has to answer; those of the resync come on top.
+    pub(crate) pending: u32,
+    /// `ua`: requests of the peer that this node has to answer.
+    pub(crate) unacked: u32,
+    /// `ap`: requests of applications in flight.
+    pub(crate) in_flight: u32,
+    /// `ep`: epochs of the peer that are not finished, at least 1.
+    pub(crate) epochs: u32,
+}
+
+impl<S: Store> Resource<S> {
+    /// Counts sectors that moved.
+    pub(crate) fn count_moved(&mut self, vol: VolIx, what: Moved, len: Sectors) {
+        let Some(v) = self.io_vol_mut(vol) else {
+            return;
+        };
+        let c = &mut v.io.counts;
+        let sum = match what {
+            Moved::Sent => &mut c.sent,
+            Moved::Received => &mut c.received,
+            Moved::Written => &mut c.written,
+            Moved::Read => &mut c.read,
+        };
+        sum.0 = sum.0.wrapping_add(len.0);
+    }
+
+    /// The numbers of a volume.
+    pub(crate) fn io_counts(&self, vol: VolIx) -> IoCounts {
+        let Some(v) = self.io_vol(vol) else {
+            return IoCounts::default();
+        };
+        let c = &v.io.counts;
+        let peers = || v.peers.iter().map(|p| &p.io);
+        IoCounts {
+            sent: c.sent,
+            received: c.received,
+            written: c.written,
+            read: c.read,
+            al_writes: v.backing.as_ref().map_or(0, |b| b.al.writes()),
+            bitmap_writes: c.bitmap_writes,
+            local: v.io.local,
+            pending: peers().fold(0, |n: u32, p| n.saturating_add(p.pending)),
+            unacked: peers().fold(0, |n: u32, p| n.saturating_add(p.unacked)),
+            in_flight: v.io.in_flight,
+            epochs: self.io_conn(PEER).map_or(1, |c| c.epochs.received.len()),
+        }
+    }
+
+    /// Requests of applications that the peer has to answer.
+    pub(crate) fn network_pending(&self, vol: VolIx) -> u32 {
+        self.io_counts(vol).pending
+    }
+
+    /// A disk was attached: what was counted belongs to another one.
+    pub(crate) fn reset_counters(&mut self, vol: VolIx) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.counts = Counters::default();
+        }
+    }
+
+    /// I/O in flight on the backing device and its metadata; at least one if the resync has any.
+    pub(crate) fn local_refs(&self, vol: VolIx) -> u32 {
+        let meta = |v: &Volume<S>| v.backing.as_ref().map_or(0, |b| b.meta_io.in_flight());
+        self.io_vol(vol).map_or(0, |v| {
+            let resync = u32::from(!self.resync_idle(vol));
+            v.io.local.saturating_add(meta(v)).saturating_add(resync)
+        })
+    }
+
+    /// Tells control, once, that a failed disk is no longer used.
+    pub(super) fn disk_idle_pump(&mut self, vol: VolIx, h: &mut impl Host) {
+        let failed = self.io_state(vol).disk == crate::state::disk::State::Failed;
+        let idle = failed && self.local_refs(vol) == 0;
+        let Some(v) = self.io_vol_mut(vol) else {
+            return;
+        };
+        if !failed {
+            v.io.idle_told = false;
+        } else if idle && !core::mem::replace(&mut v.io.idle_told, true) {
+            self.local_idle(vol, h);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What becomes of requests that were frozen while I/O was suspended.
+//!
+//! A walk over the transfer log, oldest first, resumable; no new request is admitted until it is
+//! over, so that what is sent again keeps its place before what is new.
+
+use super::request::{Answer, Local, Net, Stage};
+use super::UNIT;
+
+use super::super::io::{AppOp, Host};
+use super::super::{Resource, Store, PEER};
+use crate::store::slab::Id;
+
+/// Why I/O goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thaw {
+    /// The peer is back: send again what it has not acknowledged.
+    Resend,
+    /// The peer stays away: its legs are lost.
+    FailPeerLeg,
+    /// The own disk is back: submit again what it failed.
+    RestartLocal,
+    /// The own disk stays away: report what is known.
+    FailLocal,
+}
+
+/// The walk in progress.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    what: Option<Thaw>,
+    number: u32,
+    /// I/O was suspended when last looked at.
+    was_suspended: bool,
+}
+
+impl Walk {
+    pub(super) const IDLE: Walk = Walk {
+        what: None,
+        number: 0,
+        was_suspended: false,
+    };
+
+    pub(super) const fn is_running(&self) -> bool {
+        self.what.is_some()
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// Goes on with frozen requests. Suspension is one for the whole resource, and so is its end.
+    pub(crate) fn thaw_all(&mut self, what: Thaw, h: &mut impl Host) {
+        self.io.thaw.what = Some(what);
+        self.io.thaw.number = self.io.thaw.number.wrapping_add(1);
+        self.thaw_pump(h);
+    }
+
+    /// Goes on with a thaw; true if room ran out.
+    pub(super) fn thaw_pump(&mut self, h: &mut impl Host) -> bool {
+        self.notice_resumption();
+        let Some(what) = self.io.thaw.what else {
+            return false;
+        };
+        if self
+            .io_conn(PEER)
+            .is_some_and(|c| c.epochs.losing != super::Losing::No)
+        {
+            // The end of a connection comes first; it finds the requests still frozen.
+            return false;
+        }
+        let number = self.io.thaw.number;
+        let mut at = self.io.log.oldest();
+        while let Some(id) = at {
+            let Some(r) = self.io.requests.get_mut(id) else {
+                break;
+            };
+            at = r.newer;
+            if r.thawed == number {
+                continue;
+            }
+            if h.room() < UNIT {
+                return true;
+            }
+            r.thawed = number;
+            r.release = true;
+            self.thaw_one(id, what, h);
+        }
+        self.io.thaw.what = None;
+        false
+    }
+
+    /// I/O was resumed and nobody said how: frozen requests must not stay so.
+    fn notice_resumption(&mut self) {
+        let suspended = self
+            .volumes
+            .iter()
+            .flatten()
+            .any(|v| v.state.is_suspended());
+        let resumed = core::mem::replace(&mut self.io.thaw.was_suspended, suspended) && !suspended;
+        if resumed && self.io.thaw.what.is_none() {
+            let up = self.connected(PEER).is_some();
+            self.io.thaw.what = Some(if up { Thaw::Resend } else { Thaw::FailPeerLeg });
+            self.io.thaw.number = self.io.thaw.number.wrapping_add(1);
+        }
+    }
+
+    fn thaw_one(&mut self, id: Id, what: Thaw, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        debug_assert_eq!(r.stage, Stage::Active);
+        let frozen = r.net.is_live() && !self.is_of_this_connection(id);
+        match what {
+            Thaw::Resend if frozen => self.resend(id, h),
+            Thaw::FailPeerLeg if r.net.is_live() && self.connected(PEER).is_none() => {
+                self.net_lost(id, h);
+            }
+            Thaw::RestartLocal
+                if matches!(r.local, Local::Failed(_)) && self.io_has_disk(r.vol) =>
+            {
+                if r.io.op == AppOp::Read || r.completed {
+                    self.settle(id, h);
+                } else {
+                    self.submit_local(id, h);
+                }
+            }
+            Thaw::Resend | Thaw::FailPeerLeg | Thaw::RestartLocal | Thaw::FailLocal => {
+                self.settle(id, h);
+            }
+        }
+    }
+
+    /// Whether the live leg of a request belongs to the connection that stands now.
+    fn is_of_this_connection(&self, id: Id) -> bool {
+        let now = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
+        self.io
+            .requests
+            .get(id)
+            .is_some_and(|r| r.incarnation == now)
+    }
+
+    /// The peer is back: a frozen request goes out again, or is given up where that is not
+    /// possible. One that was complete has no pages any more; since the peer may have crashed with
+    /// the data in its cache, it counts as lost (the C driver trusts the old acknowledgement).
+    fn resend(&mut self, id: Id, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        let s = self.io_state(r.vol);
+        let again = !r.completed && self.connected(PEER).is_some() && s.replicates();
+        if !again {
+            self.net_lost(id, h);
+            return;
+        }
+        if r.net.answer() == Some(Answer::Awaited) {
+            // It is counted again when it is queued.
+            self.count_pending(r.vol, false);
+        }
+        if let Some(r) = self.io.requests.get_mut(id) {
+            r.net = Net::None;
+        }
+        match r.io.op {
+            AppOp::Read => self.queue_read(id, h),
+            AppOp::Write | AppOp::Discard | AppOp::WriteZeroes { .. } | AppOp::Flush => {
+                self.queue_write(id, h);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Patience with disk and peer (algorithms.md §7.2), and when the pump wants to run again.
+//!
+//! While requests are in flight they are looked at once a second; that is precise enough for
+//! time-outs counted in seconds, and costs one walk over the transfer log.
+
+use super::request::{Answer, Local, Net};
+use super::UNIT;
+
+use super::super::control::IoErrorKind;
+use super::super::io::{AppOp, Effect, Host, VolIx};
+use super::super::note::Note;
+use super::super::{Resource, Store, PEER};
+use crate::time::{Duration, Instant};
+
+/// How often requests in flight are looked at.
+const LOOK: Duration = Duration::secs(1);
+
+impl<S: Store> Resource<S> {
+    /// When [`Resource::request_pump`] has something to do next.
+    pub(crate) fn request_deadline(&self) -> Option<Instant> {
+        self.volumes
+            .iter()
+            .flatten()
+            .filter(|v| !v.ctl.dropped)
+            .filter_map(|v| v.backing.as_ref()?.meta_io.due())
+            .chain(self.io.timer_due)
+            .min()
+    }
+
+    /// Looks for requests that take too long; true if room ran out.
+    pub(super) fn request_timers(&mut self, h: &mut impl Host) -> bool {
+        let now = h.now();
+        if self.io.log.oldest().is_none() {
+            self.io.timer_due = None;
+            return false;
+        }
+        let due = *self.io.timer_due.get_or_insert(now.plus(LOOK));
+        if now < due {
+            return false;
+        }
+        if h.room() < UNIT {
+            return true;
+        }
+        self.io.timer_due = Some(now.plus(LOOK));
+        if self.peer_is_late(now) {
+            self.connection_timeout(PEER, h);
+        }
+        if let Some(vol) = self.late_disk(now) {
+            h.emit(Effect::Log {
+                vol: Some(vol),
+                note: Note::DiskTimeout,
+            });
+            self.io_error(vol, IoErrorKind::ForceDetach, h);
+        }
+        false
+    }
+
+    fn peer_is_late(&self, now: Instant) -> bool {
+        let Some(c) = self.io_conn(PEER) else {
+            return false;
+        };
+        let Some(conf) = c
+            .ctl
+            .conf
+            .as_ref()
+            .filter(|_| self.connected(PEER).is_some())
+        else {
+            return false;
+        };
+        let patience =
+            Duration::tenths(u64::from(conf.timeout).saturating_mul(u64::from(conf.ko_count)));
+        if patience.0 == 0 || now.since(c.ctl.last_reconnect) <= patience {
+            return false;
+        }
+        let late = |since: Instant| now.since(since) > patience;
+        let epoch = self.io.sent_epochs.front();
+        if epoch.is_some_and(|e| late(e.barrier_at)) {
+            return true;
+        }
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            at = r.newer;
+            let awaited = matches!(
+                r.net,
+                Net::Live {
+                    answer: Answer::Awaited,
+                    queued: false,
+                }
+            );
+            if let (true, Some(sent)) = (awaited, r.sent_at) {
+                return late(sent);
+            }
+        }
+        false
+    }
+
+    /// A volume whose disk has not answered within its `disk-timeout`.
+    fn late_disk(&self, now: Instant) -> Option<VolIx> {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            at = r.newer;
+            if r.local != Local::Pending {
+                continue;
+            }
+            let Some(v) = self.io_vol(r.vol) else {
+                continue;
+            };
+            let Some(b) = v.backing.as_ref() else {
+                continue;
+            };
+            let patience = Duration::tenths(u64::from(b.disk.conf.disk_timeout));
+            if patience.0 != 0
+                && now.since(r.local_at) > patience
+                && now.since(v.ctl.attached_at) > patience
+                && v.state.disk > crate::state::disk::State::Failed
+            {
+                return Some(r.vol);
+            }
+        }
+        None
+    }
+
+    /// The disk was given up by force: writes no longer wait for it. Reads do, for the disk may
+    /// still fill their pages, which the application would take for its own again.
+    pub(crate) fn requests_disk_failed(&mut self, vol: VolIx, h: &mut impl Host) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.abandon = true;
+        }
+        self.abandon_pump(vol, h);
+    }
+
+    /// Goes on giving up local legs; true if room ran out.
+    pub(super) fn abandon_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        if !self.io_vol(vol).is_some_and(|v| v.io.abandon) {
+            return false;
+        }
+        let mut at = self.io.log.oldest();
+        while let Some(id) = at {
+            let Some(r) = self.io.requests.get_mut(id) else {
+                break;
+            };
+            at = r.newer;
+            if r.vol != vol || r.local != Local::Pending || r.io.op == AppOp::Read {
+                continue;
+            }
+            if h.room() < UNIT {
+                return true;
+            }
+            r.local = Local::Abandoned;
+            self.settle(id, h);
+        }
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.abandon = false;
+        }
+        false
+    }
+}

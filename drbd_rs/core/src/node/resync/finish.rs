@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a resync: algorithms.md §5.6.
+//!
+//! ```text
+//!   Idle ─ nothing left ─▶ Due ─ no extent in use ─▶ Pinging ─ answered ─▶ UpToDate, Connected
+//!     ▲                                                 │ lost, or something is left again
+//!     └─────────────────────────────────────────────────┘
+//! ```
+//!
+//! The ping makes sure that the source has processed all acknowledgements before it is told, on
+//! the other socket, that the target is done.
+
+use crate::state::{conn, disk};
+use crate::time::Instant;
+
+use super::super::control::{Flags, StateChange};
+use super::super::io::{HelperCommand, Host, VolIx};
+use super::super::{After, Note, Resource, Store, PEER};
+use super::rate::Rate;
+use super::{resyncs, Next, Stage};
+
+/// How far the end of a resync has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// Not near.
+    Idle,
+    /// Nothing is left to do, but to wait for what is under way; looked at again then.
+    Due(Instant),
+    /// The peer's answer to a ping is awaited.
+    Pinging,
+}
+
+impl Finish {
+    pub(super) fn forget(&mut self) {
+        *self = Finish::Idle;
+    }
+
+    pub(super) fn retry(self) -> Option<Instant> {
+        match self {
+            Finish::Due(at) => Some(at),
+            Finish::Idle | Finish::Pinging => None,
+        }
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// The target told by its STATE that it is done; on the source the resync ends then.
+    pub(crate) fn resync_finished(&mut self, vol: VolIx, h: &mut impl Host) {
+        let nothing_left = self.nothing_left(vol);
+        let Some(rs) = self.rs_mut(vol) else { return };
+        if rs.finish == Finish::Idle && nothing_left {
+            rs.finish = Finish::Due(h.now());
+        }
+    }
+
+    /// Whether all blocks are in sync but those that can not be.
+    fn nothing_left(&self, vol: VolIx) -> bool {
+        self.rs_vol(vol).is_some_and(|v| {
+            let failed = v.peers.first().map_or(0, |p| p.resync.marks.failed);
+            v.backing
+                .as_ref()
+                .is_some_and(|b| b.bitmap.weight() <= failed)
+        })
+    }
+
+    pub(super) fn finish_pump(&mut self, vol: VolIx, h: &mut impl Host) {
+        let conn = self.rs_conn(vol);
+        if !resyncs(conn) {
+            return;
+        }
+        let now = h.now();
+        let counts_itself = match conn {
+            conn::State::SyncSource | conn::State::PausedSyncS => {
+                self.connected(PEER).is_some_and(|a| a.apv <= 95)
+            }
+            _ => true,
+        };
+        let done = counts_itself && self.nothing_left(vol);
+        let Some((rs, disk)) = self.rs_disk_mut(vol) else {
+            return;
+        };
+        if rs.finish == Finish::Idle && done {
+            rs.finish = Finish::Due(now);
+        }
+        if !matches!(rs.finish, Finish::Due(_)) {
+            return;
+        }
+        let busy = rs.slots.iter().any(|s| s.stage != Stage::Free);
+        if busy || !disk.extents.del_all() {
+            rs.finish = Finish::Due(Rate::next(now));
+            return;
+        }
+        rs.finish = Finish::Pinging;
+        self.ping(PEER, After::Resync(Next::Pinged(vol)), h);
+    }
+
+    pub(super) fn finish_pinged(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        let left = !self.nothing_left(vol);
+        let conn = self.rs_conn(vol);
+        let Some(rs) = self.rs_mut(vol) else { return };
+        if rs.finish != Finish::Pinging {
+            return;
+        }
+        rs.finish = Finish::Idle;
+        // Blocks that became out of sync meanwhile are asked for like the others.
+        if !ok || left || !resyncs(conn) {
+            return;
+        }
+        self.conclude(vol, h);
+    }
+
+    fn conclude(&mut self, vol: VolIx, h: &mut impl Host) {
+        let now = h.now();
+        let conn = self.rs_conn(vol);
+        let target = matches!(conn, conn::State::SyncTarget | conn::State::PausedSyncT);
+        let Some(rs) = self.rs_mut(vol) else { return };
+        let (ran, paused) = rs.marks.took(now);
+        let kib = rs
+            .marks
+            .total
+            .checked_div(ran)
+            .unwrap_or(0)
+            .saturating_mul(4);
+        let failed = rs.marks.failed;
+        let done = Note::ResyncDone {
+            total: ran.saturating_add(paused),
+            paused,
+            speed: kib,
+        };
+        self.rs_log(vol, done, h);
+        let change = StateChange::NONE.conn(conn::State::Connected);
+        let (good, bad) = (disk::State::UpToDate, disk::State::Inconsistent);
+        let change = if failed == 0 {
+            self.uuid_resync_finished(vol, target, h);
+            change.disk(good).pdsk(good)
+        } else {
+            self.rs_log(vol, Note::ResyncFailed(failed), h);
+            if target {
+                change.disk(bad).pdsk(good)
+            } else {
+                change.disk(good).pdsk(bad)
+            }
+        };
+        let code = self.change_state(vol, change, Flags::VERBOSE, h);
+        if !code.is_success() {
+            self.retry_finish(vol, h);
+            return;
+        }
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.marks.end();
+            rs.target.disarm();
+        }
+        self.md_sync(vol, After::Nothing, h);
+        if target {
+            self.tell_helper(HelperCommand::AfterResyncTarget, Some(vol), h);
+        } else {
+            self.maybe_unfence(h);
+        }
+    }
+
+    fn retry_finish(&mut self, vol: VolIx, h: &mut impl Host) {
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.finish = Finish::Due(Rate::next(h.now()));
+        }
+    }
+
+    /// All volumes are in good shape again: the fencing of the peer is taken back.
+    fn maybe_unfence(&mut self, h: &mut impl Host) {
+        let all_good = self.volumes.iter().flatten().all(|v| {
+            v.state.disk == disk::State::UpToDate && v.state.pdsk == disk::State::UpToDate
+        });
+        if all_good && self.fences_peers() {
+            self.tell_helper(HelperCommand::UnfencePeer, None, h);
+        }
+    }
+}

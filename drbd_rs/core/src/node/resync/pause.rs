@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pausing, going on, giving up; and which volume waits for which (`resync-after`).
+//!
+//! The state is changed elsewhere; this part compares it with what it saw last and follows.
+
+use crate::state::{conn, disk};
+use crate::units::Minor;
+
+use super::super::control::{Flags, StateChange};
+use super::super::io::{Host, VolIx};
+use super::super::{Note, Resource, Store, PEER};
+use super::{resyncs, Slot, Stage};
+
+impl<S: Store> Resource<S> {
+    /// Follows what the state of a volume has become.
+    pub(super) fn follow_state(&mut self, vol: VolIx, h: &mut impl Host) {
+        let conn = self.rs_conn(vol);
+        let now = h.now();
+        let Some(rs) = self.rs_mut(vol) else { return };
+        let seen = core::mem::replace(&mut rs.seen, conn);
+        if seen == conn {
+            return;
+        }
+        let paused = |c| matches!(c, conn::State::PausedSyncS | conn::State::PausedSyncT);
+        match (resyncs(seen), resyncs(conn)) {
+            (true, true) if paused(seen) && !paused(conn) => {
+                rs.marks.resume(now);
+                rs.target.arm(now);
+                self.rs_log(vol, Note::ResyncContinues, h);
+            }
+            (_, true) if !paused(seen) && paused(conn) => {
+                rs.marks.pause(now);
+                self.rs_log(vol, Note::ResyncSuspended, h);
+            }
+            (true, false) => {
+                rs.target.disarm();
+                rs.finish.forget();
+            }
+            (true | false, true) | (false, false) => {}
+        }
+    }
+
+    /// The connection is gone, or a disk: the resync is over. What is under way on the local disk
+    /// is waited for ([`Resource::resync_idle`]); without a connection it has no consequences,
+    /// with one it is still answered for, as the peer holds extents until then.
+    pub(crate) fn cancel_resync(&mut self, vol: VolIx, h: &mut impl Host) {
+        let stands = self.connected(PEER).is_some();
+        let exchanges = matches!(
+            self.rs_conn(vol),
+            conn::State::WFBitMapS | conn::State::WFBitMapT
+        );
+        if !stands || !exchanges {
+            self.exchange_cancel(vol, h);
+        }
+        if !stands {
+            self.abandon_slots(vol);
+        }
+        let Some(rs) = self.rs_mut(vol) else { return };
+        rs.pending = 0;
+        rs.marks.end();
+        rs.target.disarm();
+        rs.finish.forget();
+        rs.start.cancel();
+        rs.source.forget();
+        if let Some((_, disk)) = self.rs_disk_mut(vol) {
+            disk.extents.cancel_all();
+        }
+    }
+
+    fn abandon_slots(&mut self, vol: VolIx) {
+        let Some(rs) = self.rs_mut(vol) else { return };
+        for slot in &mut rs.slots {
+            slot.current = false;
+            match slot.stage {
+                Stage::Free
+                | Stage::Reading
+                | Stage::Writing
+                | Stage::Flushing
+                | Stage::Dropped => {}
+                Stage::Sending => slot.stage = Stage::Dropped,
+                Stage::Waiting | Stage::Written | Stage::Durable | Stage::Lost => {
+                    *slot = Slot::FREE;
+                }
+            }
+        }
+    }
+
+    /// A volume outside of this resource, for which `vol` has to wait, syncs (or not any more).
+    pub fn set_held_back(&mut self, vol: VolIx, held_back: bool) {
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.held_back = held_back;
+        }
+    }
+
+    /// Whether nothing that this volume has to wait for is being synced: algorithms.md §8.
+    pub(super) fn may_sync_now(&self, vol: VolIx) -> bool {
+        let mut at = vol;
+        // A chain is no longer than there are volumes, whatever the options say.
+        for _ in self.volumes.iter() {
+            if self.rs(at).is_some_and(|rs| rs.held_back) {
+                return false;
+            }
+            let Some(after) = self.resync_after(at) else {
+                return true;
+            };
+            let Some(next) = self.volume_of(after) else {
+                return true;
+            };
+            let state = match self.rs_vol(next) {
+                Some(v) if v.state.disk != disk::State::Diskless => v.state,
+                Some(_) | None => return true,
+            };
+            if state.conn.is_sync() || state.has_isp() {
+                return false;
+            }
+            at = next;
+        }
+        true
+    }
+
+    fn volume_of(&self, minor: Minor) -> Option<VolIx> {
+        let mut all = self.volume_indices();
+        all.find(|vol| self.rs_vol(*vol).is_some_and(|v| v.minor == minor))
+    }
+
+    /// Pauses and resumes volumes as `resync-after` demands, until nothing changes any more.
+    pub(crate) fn reconsider_pauses(&mut self, h: &mut impl Host) {
+        for _ in 0..self.volumes.len() {
+            let mut changed = false;
+            for vol in self.volume_indices() {
+                let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
+                    continue;
+                };
+                let unconfigured =
+                    state.conn == conn::State::StandAlone && state.disk == disk::State::Diskless;
+                let wait = !self.may_sync_now(vol);
+                if unconfigured || wait == state.aftr_isp {
+                    continue;
+                }
+                let mut change = StateChange::NONE;
+                change.aftr_isp = Some(wait);
+                let code = self.change_state(vol, change, Flags::HARD, h);
+                changed |= code.is_success();
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+}

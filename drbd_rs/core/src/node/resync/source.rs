@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The side with the good data: answers requests for blocks.
+//!
+//! Each request waits for its extent, in the order of arrival; meanwhile the receiver waits too, as
+//! much of the start and the end of a resync relies on that order. The data are read only while no
+//! application write is in flight in the extent, and the reply is queued before the extent is given
+//! back: a newer write follows it on the same socket.
+
+use crate::resync_extents::{SourceBegin, SourceClaim};
+use crate::state::{conn, disk, Role};
+use crate::time::Instant;
+use crate::units::{Sectors, BITS_PER_RS_EXTENT};
+use crate::wire::{BlockAck, BlockId, BlockReq, Data as DataPacket, Packet};
+
+use super::super::control::IoErrorKind;
+use super::super::io::{
+    AppResult, BufId, Data, Effect, Host, IoFlags, LocalOp, Payload, Sock, VolIx,
+};
+use super::super::request::Moved;
+use super::super::{Resource, Store, Violation, PEER};
+use super::rate::STEP;
+use super::{checked_range, token, Slot, Stage, UNIT};
+
+/// What this side remembers between requests.
+pub(super) struct Source {
+    claim: SourceClaim,
+    /// The request at the head has been delayed once on account of applications.
+    delayed: bool,
+    /// No request goes on before.
+    pub(super) not_before: Option<Instant>,
+    /// Last block asked for.
+    pub(super) at: u64,
+}
+
+impl Source {
+    pub(super) const fn new() -> Source {
+        Source {
+            claim: SourceClaim::Idle,
+            delayed: false,
+            not_before: None,
+            at: 0,
+        }
+    }
+
+    /// All extents are given up.
+    pub(super) fn forget(&mut self) {
+        *self = Source {
+            at: self.at,
+            ..Source::new()
+        };
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// A request of the target (RS_DATA_REQUEST, RS_THIN_REQ, CSUM_RS_REQUEST). All are answered
+    /// with data: to find out whether a block is all zeroes, or equal, is an optimisation.
+    pub(super) fn recv_resync_request(
+        &mut self,
+        vol: VolIx,
+        req: BlockReq,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let size = self.rs_vol(vol).map_or(Sectors(0), |v| v.size);
+        let most = crate::limits::MAX_BIO_SIZE;
+        let range = checked_range(req.sector, req.blksize, most, size);
+        let range = range.ok_or(Violation::Range)?;
+        let (first, last) = range.rs_extents();
+        if first != last {
+            return Err(Violation::Range);
+        }
+        if !self.can_read(vol) {
+            self.send_block_ack(vol, Packet::NegRsDreply, range, h);
+            return Ok(());
+        }
+        let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
+        rs.source.at = range.start.bit().0;
+        rs.claim(Stage::Waiting, range, None)
+            .map(|_| ())
+            .ok_or(Violation::Flood)
+    }
+
+    fn can_read(&self, vol: VolIx) -> bool {
+        self.rs_vol(vol)
+            .is_some_and(|v| v.backing.is_some() && v.state.disk == disk::State::UpToDate)
+    }
+
+    /// Lets requests go on whose extent is free; true if effects ran out of room.
+    pub(super) fn source_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        loop {
+            let Some((ix, slot)) = self.rs(vol).and_then(|rs| rs.oldest(Stage::Waiting)) else {
+                return false;
+            };
+            if h.room() < UNIT {
+                return true;
+            }
+            if !self.can_read(vol) {
+                self.forget_claim(vol, slot);
+                self.send_block_ack(vol, Packet::NegRsDreply, slot.range, h);
+                if let Some(rs) = self.rs_mut(vol) {
+                    rs.release(ix);
+                }
+                continue;
+            }
+            if !self.lock_for_read(vol, slot, h.now()) {
+                return false;
+            }
+            let Some(rs) = self.rs_mut(vol) else {
+                return false;
+            };
+            if let Some(slot) = rs.slot_mut(ix) {
+                slot.stage = Stage::Reading;
+            }
+            rs.rate.moved(slot.range.len.0);
+            self.count_moved(vol, Moved::Read, slot.range.len);
+            h.emit(Effect::Local {
+                vol,
+                io: token::io(vol, token::Which::Slot(ix)),
+                op: LocalOp::Read,
+                range: slot.range,
+                flags: IoFlags::default(),
+                data: Data::Fresh,
+            });
+        }
+    }
+
+    /// Tries to lock the extent of the request at the head.
+    fn lock_for_read(&mut self, vol: VolIx, slot: Slot, now: Instant) -> bool {
+        let Some(rs) = self.rs(vol) else { return false };
+        if rs.source.not_before.is_some_and(|at| now < at) {
+            return false;
+        }
+        let extent = slot.range.start.rs_extent();
+        let fresh = rs.source.claim == SourceClaim::Idle;
+        let delayed = rs.source.delayed;
+        let throttle = fresh && self.resync_throttled(vol, now);
+        // A Primary peer's own reads would be delayed as well.
+        let peer = self.rs_vol(vol).map_or(Role::Unknown, |v| v.state.peer);
+        let Some((rs, disk)) = self.rs_disk_mut(vol) else {
+            return false;
+        };
+        rs.source.not_before = None;
+        if throttle && !delayed && peer != Role::Primary && !disk.extents.is_priority(extent) {
+            rs.source.delayed = true;
+            rs.source.not_before = Some(now.plus(STEP));
+            return false;
+        }
+        let (bitmap, al) = (&disk.bitmap, &disk.al);
+        let begin = disk.extents.try_begin_source(
+            &mut rs.source.claim,
+            extent,
+            || bitmap.count_in(extent),
+            || throttle,
+            |al_extent| al.is_used(al_extent),
+        );
+        match begin {
+            SourceBegin::Locked => {
+                rs.source.delayed = false;
+                true
+            }
+            SourceBegin::Wait => false,
+            SourceBegin::StepAside => {
+                rs.source.not_before = Some(now.plus(STEP));
+                false
+            }
+        }
+    }
+
+    /// Whether the resync is to step aside for applications: algorithms.md §5.3.
+    pub(super) fn resync_throttled(&mut self, vol: VolIx, now: Instant) -> bool {
+        let conf = self.rate_conf(vol);
+        let (waiting, events) = self.app_pressure(vol);
+        let Some((rs, disk)) = self.rs_disk_mut(vol) else {
+            return false;
+        };
+        let mark = rs.marks.mark(1);
+        let left = disk.bitmap.weight().saturating_sub(rs.marks.failed);
+        let done = mark.left.saturating_sub(left);
+        rs.rate
+            .throttled(&conf, waiting, events, done, now.since(mark.at))
+    }
+
+    /// Gives up what the request at the head holds of its extent.
+    fn forget_claim(&mut self, vol: VolIx, slot: Slot) {
+        if let Some((rs, disk)) = self.rs_disk_mut(vol) {
+            let extent = slot.range.start.rs_extent();
+            disk.extents.abandon_source(&mut rs.source.claim, extent);
+        }
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.source.forget();
+        }
+    }
+
+    /// A read for the peer is over.
+    pub(super) fn read_done(
+        &mut self,
+        vol: VolIx,
+        ix: u16,
+        slot: Slot,
+        buf: Option<BufId>,
+        result: AppResult,
+        h: &mut impl Host,
+    ) {
+        let free = |this: &mut Self, h: &mut _| {
+            if let Some(buf) = buf {
+                Host::emit(h, Effect::Free(buf));
+            }
+            if let Some(rs) = this.rs_mut(vol) {
+                rs.release(ix);
+            }
+        };
+        if !slot.current {
+            free(self, h);
+            return;
+        }
+        let (state, vnr) = match self.rs_vol(vol) {
+            Some(v) => (v.state, v.vnr),
+            None => return,
+        };
+        let mut failed = false;
+        match (state.conn == conn::State::Ahead, result, buf) {
+            (true, _, _) => {
+                free(self, h);
+                self.send_block_ack(vol, Packet::RsCancel, slot.range, h);
+            }
+            (false, Ok(()), Some(data)) if state.pdsk >= disk::State::Inconsistent => {
+                let packet = Packet::RsDataReply(DataPacket {
+                    sector: slot.range.start,
+                    block_id: BlockId::SYNCER,
+                    seq_num: 0,
+                    flags: 0,
+                });
+                if let Some(rs) = self.rs_mut(vol) {
+                    rs.pending = rs.pending.saturating_add(1);
+                    if let Some(slot) = rs.slot_mut(ix) {
+                        slot.stage = Stage::Sending;
+                        slot.buf = Some(data);
+                    }
+                }
+                self.count_moved(vol, Moved::Sent, slot.range.len);
+                let token = token::send(vol, token::Which::Slot(ix));
+                let payload = Payload::Buf(data);
+                self.send(PEER, Sock::Data, vnr.0, packet, payload, token, h);
+            }
+            // The peer has lost its disk meanwhile.
+            (false, Ok(()), Some(_)) => free(self, h),
+            (false, Ok(()) | Err(_), _) => {
+                free(self, h);
+                self.send_block_ack(vol, Packet::NegRsDreply, slot.range, h);
+                self.set_failed(vol, slot.range);
+                failed = true;
+            }
+        }
+        // After the reply was queued: a write that waited for the extent follows it.
+        self.put_extent(vol, slot);
+        if failed {
+            self.io_error(vol, IoErrorKind::Read, h);
+        }
+    }
+
+    pub(super) fn put_extent(&mut self, vol: VolIx, slot: Slot) {
+        if let Some((_, disk)) = self.rs_disk_mut(vol) {
+            disk.extents.put(slot.range.start.rs_extent());
+        }
+    }
+
+    /// TCP has taken a reply.
+    pub(super) fn reply_sent(&mut self, vol: VolIx, ix: u16, h: &mut impl Host) {
+        let Some(rs) = self.rs_mut(vol) else { return };
+        let Some(slot) = rs.slot_mut(ix).filter(|s| s.stage == Stage::Sending) else {
+            return;
+        };
+        let buf = slot.buf.take();
+        rs.release(ix);
+        if let Some(buf) = buf {
+            h.emit(Effect::Free(buf));
+        }
+    }
+
+    /// The target has written a block of the resync.
+    pub(super) fn recv_resync_ack(
+        &mut self,
+        vol: VolIx,
+        ack: BlockAck,
+        written: bool,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let Some(size) = self.device_size(vol) else {
+            return Ok(());
+        };
+        // A peer may acknowledge no more than fits into an extent.
+        let most = crate::units::saturate_u32(BITS_PER_RS_EXTENT.saturating_mul(4096));
+        let range = checked_range(ack.sector, ack.blksize, most, size).ok_or(Violation::Range)?;
+        let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
+        let Some(pending) = rs.pending.checked_sub(1) else {
+            // It belongs to a resync that was given up, perhaps onto another disk.
+            return Ok(());
+        };
+        rs.pending = pending;
+        if written {
+            self.set_in_sync(vol, range, h);
+        } else {
+            self.set_failed(vol, range);
+        }
+        Ok(())
+    }
+}

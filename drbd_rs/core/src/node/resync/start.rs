@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The start of a resync: algorithms.md §5.1.
+//!
+//! The helper is asked first, then the state changes on this side; the other side learns by its
+//! STATE and, the target, by SYNC_UUID.
+
+use crate::state::{conn, disk};
+use crate::wire::RsUuid;
+
+use super::super::control::{Flags, StateChange};
+use super::super::io::{HelperCommand, Host, VolIx};
+use super::super::{After, Note, Resource, Store, Violation, PEER};
+use super::{resyncs, Next, Side};
+
+/// A resync that is about to start.
+pub(super) struct Start {
+    /// Which way; `None`: none is about to start.
+    side: Option<Side>,
+    /// Tells the answer of the present helper call from those to earlier ones.
+    call: u16,
+    /// SYNC_UUID came before this node expects it.
+    uuid: Option<u64>,
+}
+
+impl Start {
+    pub(super) const fn new() -> Start {
+        Start {
+            side: None,
+            call: 0,
+            uuid: None,
+        }
+    }
+
+    /// Whatever was about to start does not.
+    pub(super) fn cancel(&mut self) {
+        self.side = None;
+        self.uuid = None;
+    }
+
+    /// Whether the receiver has to wait for this node's state.
+    pub(super) fn waits(&self) -> bool {
+        self.uuid.is_some()
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// Starts a resync as soon as the helper agrees.
+    pub(crate) fn start_resync(&mut self, vol: VolIx, side: Side, h: &mut impl Host) {
+        let conn = self.rs_conn(vol);
+        if conn >= conn::State::SyncSource && conn < conn::State::Ahead {
+            self.rs_log(vol, Note::ResyncRuns, h);
+            return;
+        }
+        let Some(rs) = self.rs_mut(vol) else { return };
+        if rs.start.side.is_some() {
+            return;
+        }
+        rs.start.side = Some(side);
+        rs.start.call = rs.start.call.wrapping_add(1);
+        let after = After::Resync(Next::Helper(vol, side, rs.start.call));
+        let command = match side {
+            Side::Source => HelperCommand::BeforeResyncSource,
+            Side::Target => HelperCommand::BeforeResyncTarget,
+        };
+        self.call_helper(command, Some(vol), after, h);
+    }
+
+    pub(super) fn before_resync_done(
+        &mut self,
+        vol: VolIx,
+        side: Side,
+        call: u16,
+        h: &mut impl Host,
+    ) {
+        let code = self.ctl.helper_code;
+        let Some(rs) = self.rs_mut(vol) else { return };
+        if rs.start.side != Some(side) || rs.start.call != call {
+            return;
+        }
+        rs.start.side = None;
+        let ignored = side == Side::Source && code == 3;
+        if code != 0 && !ignored {
+            self.rs_log(vol, Note::BeforeResyncRefused { code }, h);
+            let down = StateChange::NONE.conn(conn::State::Disconnecting);
+            self.change_conn(PEER, down, Flags::HARD, h);
+            return;
+        }
+        self.begin_resync(vol, side, h);
+    }
+
+    fn begin_resync(&mut self, vol: VolIx, side: Side, h: &mut impl Host) {
+        let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
+            return;
+        };
+        if state.conn < conn::State::Connected || state.disk < disk::State::Negotiating {
+            return;
+        }
+        let mut change = StateChange::NONE.conn(side.conn());
+        change.aftr_isp = Some(!self.may_sync_now(vol));
+        change = match side {
+            Side::Source => change.pdsk(disk::State::Inconsistent),
+            Side::Target => change.disk(disk::State::Inconsistent),
+        };
+        let code = self.change_state(vol, change, Flags::VERBOSE, h);
+        let now_conn = self.rs_conn(vol);
+        if !code.is_success() || !resyncs(now_conn) {
+            return;
+        }
+        let now = h.now();
+        let conf = self.rate_conf(vol);
+        let (_, events) = self.app_pressure(vol);
+        let Some((rs, disk)) = self.rs_disk_mut(vol) else {
+            return;
+        };
+        let bits = disk.bitmap.weight();
+        disk.extents.cancel_all();
+        rs.marks.begin(now, bits);
+        rs.rate.reset(&conf, events);
+        rs.lazy_at = now;
+        rs.finish.forget();
+        rs.seen = side.conn();
+        rs.target.cursor = crate::units::BmBit(0);
+        rs.target.arm(now);
+        let note = Note::ResyncBegins {
+            conn: now_conn,
+            kib: bits.saturating_mul(4),
+            bits,
+        };
+        self.rs_log(vol, note, h);
+        let apv = self.connected(PEER).map_or(0, |a| a.apv);
+        if side == Side::Source && apv < 96 {
+            if let Some(uuid) = self.uuid_begin_sync_source(vol, h) {
+                self.send_sync_uuid(vol, uuid, h);
+            }
+        }
+        self.reconsider_pauses(h);
+        self.md_dirty(vol, h);
+    }
+
+    /// The source's new generation of data (P_SYNC_UUID): this node becomes its target. It may
+    /// still be busy setting bits for that; the receiver waits meanwhile.
+    ///
+    /// # Errors
+    /// [`Violation::Flood`] for a second one before the first could be used.
+    pub(crate) fn recv_sync_uuid(
+        &mut self,
+        vol: VolIx,
+        packet: RsUuid,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let rs = self.rs_mut(vol).ok_or(Violation::Volume)?;
+        if rs.start.uuid.replace(packet.uuid).is_some() {
+            return Err(Violation::Flood);
+        }
+        self.start_pump(vol, h);
+        Ok(())
+    }
+
+    /// Uses a SYNC_UUID once the state is right.
+    pub(super) fn start_pump(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
+            return;
+        };
+        let gone = state.conn < conn::State::Connected || state.disk < disk::State::Negotiating;
+        let expected = matches!(state.conn, conn::State::WFSyncUUID | conn::State::Behind);
+        let Some(rs) = self.rs_mut(vol) else { return };
+        if !gone && !expected {
+            return;
+        }
+        let Some(uuid) = rs.start.uuid.take() else {
+            return;
+        };
+        if !gone {
+            self.uuid_adopt_sync(vol, uuid, h);
+            self.start_resync(vol, Side::Target, h);
+        }
+    }
+}

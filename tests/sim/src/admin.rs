@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Administrators: `drbdadm up`, `primary`, `down` and the like, and what tests ask about a node.
+
+use crate::disk::Disk;
+use crate::drbdmeta;
+use crate::node::{Machine, SimHost, VecStore};
+use crate::world::{World, VOL};
+use drbd_core::bitmap::PageFlags;
+use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
+use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
+use drbd_core::node::VolumeStorage;
+use drbd_core::node::{AppOp, Backing, BackingStorage, OpId, PeerDevice, Resource, Storage, PEER};
+use drbd_core::store::{interval, lru, slab};
+use drbd_core::time::Duration;
+use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
+
+/// What is configured.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// 1, 2, 3 for A, B, C.
+    pub protocol: u32,
+    /// `c-min-rate`, KiB/s.
+    pub c_min_rate: u32,
+    /// `al-extents`.
+    pub al_extents: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            protocol: 3,
+            c_min_rate: 250,
+            al_extents: 67,
+        }
+    }
+}
+
+/// Requests of applications that a machine knows at once.
+const REQUESTS: usize = 1024;
+/// Requests of the peer that a machine knows at once.
+const PEER_REQUESTS: usize = 256;
+
+fn machine() -> Machine {
+    let storage = Storage {
+        requests: (0..REQUESTS).map(|_| slab::Slot::EMPTY).collect(),
+        peer_requests: (0..PEER_REQUESTS).map(|_| slab::Slot::EMPTY).collect(),
+        peer_waiting: vec![None; PEER_REQUESTS],
+        sent_epochs: vec![None; REQUESTS],
+    };
+    let volumes = (0..2).map(|_| None).collect();
+    Resource::new(ResourceOpts::default(), volumes, storage)
+}
+
+fn backing(disk: &Disk, conf: &DiskConf) -> Backing<VecStore> {
+    let size = disk.size();
+    let devices = Devices {
+        backing: size,
+        meta: size,
+        same: true,
+    };
+    let limits = BackingLimits {
+        max_bio: 1 << 20,
+        logical_block: 512,
+        physical_block: 4096,
+        io_min: 512,
+        write_cache: true,
+        fua: true,
+        ..BackingLimits::default()
+    };
+    let page = drbdmeta::superblock_page(disk);
+    let needs = attach_needs(conf, devices, Sectors(0), limits, &page)
+        .map_err(|(code, _)| code)
+        .expect("a good superblock");
+    let storage = BackingStorage {
+        al: vec![lru::Slot::EMPTY; needs.al_slots as usize],
+        words: vec![0; needs.bitmap.words as usize],
+        pages: vec![PageFlags::EMPTY; needs.bitmap.pages as usize],
+        extents: vec![lru::Slot::empty(Default::default()); needs.extents],
+    };
+    Backing::new(&needs, storage).expect("enough storage")
+}
+
+/// How long an administrator waits for an answer.
+const PATIENCE: Duration = Duration::secs(120);
+
+impl World {
+    /// Gives an order to the machine of a node and waits for the answer.
+    pub fn order(&mut self, node: usize, command: Command) -> i32 {
+        let op = OpId(self.next_op);
+        self.with_machine(node, |res, host| res.command(op, command, host));
+        self.answer(node)
+    }
+
+    /// Calls the machine beside its steps and carries out what it wants.
+    pub(crate) fn with_machine(
+        &mut self,
+        node: usize,
+        call: impl FnOnce(&mut Machine, &mut SimHost<'_>),
+    ) {
+        let now = self.now;
+        let n = &mut self.nodes[node];
+        let mut host = SimHost {
+            now,
+            rng: &mut n.rng,
+            effects: Vec::new(),
+        };
+        let res = n.res.as_mut().expect("the node is up");
+        call(res, &mut host);
+        let effects = host.effects;
+        self.carry_out_all(node, effects);
+    }
+
+    /// Waits for the answer to the last order.
+    pub(crate) fn answer(&mut self, node: usize) -> i32 {
+        let op = self.next_op;
+        self.next_op += 1;
+        self.run_until("an answer", PATIENCE, |w| {
+            w.nodes[node].answers.contains_key(&op)
+        });
+        self.nodes[node].answers[&op]
+    }
+
+    fn must(&mut self, node: usize, command: Command) {
+        let code = self.order(node, command);
+        // SS_ codes of success are 1 and 2, ERR_ codes begin at 101 (NO_ERROR).
+        if !matches!(code, 1 | 2 | 3 | 4 | 101) {
+            let states = self.describe();
+            self.fail(&format!("n{node} {command:?}: code {code}; {states}"));
+        }
+    }
+
+    /// The options of the connection.
+    pub(crate) fn net_conf(&self) -> NetConf {
+        NetConf {
+            wire_protocol: self.options.protocol,
+            ..NetConf::default()
+        }
+    }
+
+    fn disk_conf(&self) -> DiskConf {
+        DiskConf {
+            meta_dev_idx: -3,
+            c_min_rate: self.options.c_min_rate,
+            al_extents: self.options.al_extents,
+            ..DiskConf::default()
+        }
+    }
+
+    /// `drbdadm up`: powers the node on if need be, applies the activity log, attaches, connects.
+    /// Returns how many extents were hot.
+    pub fn up(&mut self, node: usize) -> usize {
+        assert!(self.nodes[node].res.is_none(), "the node is up already");
+        let hot = self.apply_al(node);
+        self.nodes[node].res = Some(machine());
+        self.with_machine(node, |res, host| {
+            let writes = vec![interval::Slot::EMPTY; REQUESTS];
+            let storage = VolumeStorage {
+                writes,
+                peers: vec![PeerDevice::new()],
+            };
+            let added = res.add_volume(Minor(node as u32), Vnr(0), storage, host);
+            assert!(matches!(added, Ok(VOL)), "the first volume");
+        });
+        let conf = self.disk_conf();
+        let disk = &self.nodes[node].disk;
+        let backing = backing(disk, &conf);
+        let op = OpId(self.next_op);
+        self.with_machine(node, |res, host| {
+            if let Err(refused) = res.attach(op, VOL, backing, host) {
+                panic!("attach: {}", refused.code);
+            }
+        });
+        let code = self.answer(node);
+        if code != 101 {
+            self.fail(&format!("n{node} attach: code {code}"));
+        }
+        self.connect(node);
+        hot
+    }
+
+    /// `drbdadm primary [--force]`.
+    pub fn primary(&mut self, node: usize, force: bool) {
+        self.must(node, Command::Primary { vol: VOL, force });
+    }
+
+    /// `drbdadm secondary`.
+    pub fn secondary(&mut self, node: usize) {
+        self.must(node, Command::Secondary { vol: VOL });
+    }
+
+    /// `drbdadm disconnect`.
+    pub fn disconnect(&mut self, node: usize) {
+        let peer = PEER;
+        self.must(node, Command::Disconnect { peer, force: false });
+    }
+
+    /// `drbdadm connect`, if the node is StandAlone.
+    pub fn connect(&mut self, node: usize) {
+        if self.cstate(node) == "StandAlone" {
+            let conf = self.net_conf();
+            self.must(node, Command::Connect { peer: PEER, conf });
+        }
+    }
+
+    /// `drbdadm down`.
+    pub fn down(&mut self, node: usize) {
+        if self.cstate(node) != "StandAlone" {
+            self.disconnect(node);
+        }
+        self.must(
+            node,
+            Command::Detach {
+                vol: VOL,
+                force: false,
+            },
+        );
+        self.run_until("the disk to be free", PATIENCE, |w| {
+            w.disks(node).0 == "Diskless"
+        });
+        self.must(node, Command::DelVolume { vol: VOL });
+        self.nodes[node].res = None;
+        self.nodes[node].life += 1;
+    }
+
+    /// Lets everything that was submitted come to its end.
+    pub fn quiesce(&mut self) {
+        self.run_until("the end of all I/O", Duration::secs(300), |w| {
+            w.open_ios(0) == 0 && w.open_ios(1) == 0
+        });
+        // Acknowledgements, barriers, bits.
+        self.run(Duration::secs(2));
+    }
+
+    /// One random read or write.
+    pub fn random_io(&mut self, node: usize) {
+        let size = self.size(node).0;
+        if size == 0 || self.nodes[node].res.is_none() {
+            return;
+        }
+        let len = match self.rng.below(10) {
+            0 => self.rng.between(1, 256),
+            1 | 2 => self.rng.between(1, 16),
+            _ => 8,
+        };
+        // Most writes go to a few hot places.
+        let at = if self.rng.percent(60) {
+            self.rng.below(64) * 8 + self.rng.below(4) * (size / 4)
+        } else {
+            self.rng.below(size)
+        };
+        let start = at.min(size - len);
+        let op = if self.rng.percent(20) {
+            AppOp::Read
+        } else {
+            AppOp::Write
+        };
+        if self.nodes[node]
+            .res
+            .as_ref()
+            .is_some_and(Machine::can_submit)
+        {
+            self.submit(node, op, start, len);
+        }
+    }
+
+    /// Reads the whole device through the machine.
+    pub fn read_everything(&mut self, node: usize) {
+        let size = self.size(node).0;
+        let mut at = 0;
+        while at < size {
+            let len = (size - at).min(256);
+            self.submit(node, AppOp::Read, at, len);
+            at += len;
+            self.run_until("reads", PATIENCE, |w| w.open_ios(node) < 50);
+        }
+        self.run_until("reads", PATIENCE, |w| w.open_ios(node) == 0);
+    }
+
+    /// Whether both nodes are connected, up to date and at rest.
+    pub fn is_in_sync(&self) -> bool {
+        (0..2).all(|n| self.cstate(n) == "Connected" && self.disks(n) == ("UpToDate", "UpToDate"))
+    }
+
+    /// Both devices hold the same.
+    pub fn assert_equal_disks(&mut self) {
+        let size = self.last_size;
+        let found = {
+            let (a, b) = (self.data(0, size), self.data(1, size));
+            (0..size.0 as usize)
+                .find(|at| a[*at] != b[*at])
+                .map(|at| (at, a[at], b[at]))
+        };
+        if let Some((at, a, b)) = found {
+            let bits: Vec<_> = (0..2)
+                .map(|n| self.is_dirty(n, BmBit(at as u64 / 8)))
+                .collect();
+            self.fail(&format!("sector {at}: {a:#x} and {b:#x}, dirty {bits:?}"));
+        }
+    }
+
+    /// The guarantees of protocol A or B do not reach this far: takes the data as they are.
+    pub fn accept_data_of(&mut self, node: usize) {
+        let data = self.data(node, self.last_size).to_vec();
+        self.oracle.accept(&data);
+    }
+
+    /// Applies the activity log and says how many extents were hot.
+    pub(crate) fn apply_al(&mut self, node: usize) -> usize {
+        let hot = drbdmeta::apply_al(&mut self.nodes[node].disk);
+        self.note(format!("n{node} activity log: {hot} extents"));
+        hot
+    }
+
+    /// Size of the device, as applications see it.
+    pub fn size(&self, node: usize) -> Sectors {
+        let _ = node;
+        self.last_size
+    }
+
+    /// State of the connection, as a word.
+    pub fn cstate(&self, node: usize) -> &'static str {
+        self.nodes[node].state.conn.name()
+    }
+
+    /// States of own and peer's disk, as words.
+    pub fn disks(&self, node: usize) -> (&'static str, &'static str) {
+        let s = self.nodes[node].state;
+        (s.disk.name(), s.pdsk.name())
+    }
+
+    /// Both nodes in a line.
+    pub fn describe(&self) -> String {
+        let one = |n: usize| {
+            let s = self.nodes[n].state;
+            let (disk, pdsk) = self.disks(n);
+            let ios = self.open_ios(n);
+            let bits = self.bits_set(n);
+            let (role, conn) = (s.role.name(), self.cstate(n));
+            format!("n{n} {role} {conn} {disk}/{pdsk} {ios} I/Os, {bits} bits")
+        };
+        format!("{}; {}", one(0), one(1))
+    }
+
+    /// Bits that are set in the bitmap of a node.
+    pub fn bits_set(&self, node: usize) -> u64 {
+        self.nodes[node]
+            .res
+            .as_ref()
+            .map_or(0, |r| r.out_of_sync(VOL))
+    }
+
+    /// Whether a block is marked out of sync; `None` if the node does not know.
+    pub fn is_dirty(&self, node: usize, bit: BmBit) -> Option<bool> {
+        self.nodes[node].res.as_ref()?.is_out_of_sync(VOL, bit)
+    }
+
+    /// Bits that the last resync of a node began with.
+    pub fn resynced(&self, node: usize) -> u64 {
+        self.nodes[node].resynced
+    }
+}

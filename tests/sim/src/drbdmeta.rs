@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `drbdmeta` does to a disk: `create-md` and `apply-al`, with internal metadata.
+
+use crate::disk::Disk;
+use drbd_core::meta::al_block::{self, ReplaySlot};
+use drbd_core::meta::layout::{Devices, Kind, Striping};
+use drbd_core::meta::superblock::{Flags, MAGIC_08};
+use drbd_core::meta::{Layout, Superblock};
+use drbd_core::units::{Sector, Sectors};
+
+/// Where the metadata of a device of this size lie.
+pub fn layout(size: Sectors) -> Layout {
+    let devices = Devices {
+        backing: size,
+        meta: size,
+    };
+    Layout::compute(Kind::Internal, devices, Striping::DEFAULT).expect("device too small")
+}
+
+fn page(disk: &Disk, at: Sector) -> [u8; 4096] {
+    disk.read_bytes(at, 4096).try_into().expect("a page")
+}
+
+fn write_superblock(disk: &mut Disk, at: Sector, sb: &Superblock) {
+    let mut block = [0; 4096];
+    sb.encode(&mut block);
+    // The core writes what a kernel writes; drbdmeta leaves the clean magic.
+    block[60..64].copy_from_slice(&MAGIC_08.to_be_bytes());
+    disk.write_bytes(at, &block, true);
+}
+
+fn fresh_ring(disk: &mut Disk, l: &Layout) {
+    for number in 0..l.striping.blocks() {
+        let header = al_block::Header {
+            number,
+            kind: al_block::Kind::Initialized,
+            slots: 0,
+            context_start: 0,
+        };
+        let mut block = [0; 4096];
+        let context = [u32::MAX; al_block::CONTEXT];
+        al_block::encode(&header, std::iter::empty(), &context, &mut block);
+        disk.write_bytes(l.al_block(number), &block, true);
+    }
+}
+
+/// A fresh device with metadata as `drbdmeta create-md` leaves it.
+pub fn create_md(size: Sectors, device_uuid: u64) -> Disk {
+    let l = layout(size);
+    let mut disk = Disk::new(size, l.first_sector());
+    fresh_ring(&mut disk, &l);
+    let sb = Superblock {
+        uuid: [drbd_core::uuid::JUST_CREATED, 0, 0, 0],
+        device_uuid,
+        flags: Flags::AL_CLEAN,
+        md_size: l.md_size,
+        al_offset: l.al_offset,
+        al_nr_extents: 257,
+        bm_offset: l.bm_offset,
+        al_stripes: 1,
+        al_stripe_size_4k: 8,
+        ..Superblock::default()
+    };
+    write_superblock(&mut disk, l.superblock, &sb);
+    disk
+}
+
+/// The block with the superblock.
+pub fn superblock_page(disk: &Disk) -> [u8; 4096] {
+    page(disk, layout(disk.size()).superblock)
+}
+
+/// The superblock on the disk.
+pub fn superblock(disk: &Disk) -> Superblock {
+    Superblock::decode(&superblock_page(disk))
+}
+
+/// `drbdmeta apply-al`: marks everything that was hot when a Primary crashed. Returns how many
+/// extents that were.
+pub fn apply_al(disk: &mut Disk) -> usize {
+    let l = layout(disk.size());
+    let mut sb = superblock(disk);
+    let blocks: Vec<[u8; 4096]> = (0..l.striping.blocks())
+        .map(|n| page(disk, l.al_block(n)))
+        .collect();
+    let mut slots = vec![ReplaySlot::EMPTY; 65_535];
+    let seen = al_block::replay(blocks.iter(), &mut slots);
+    assert_eq!(seen.lost, 0);
+    let mut hot = 0;
+    if sb.flags.contains(Flags::PRIMARY_IND) {
+        for extent in slots.iter().filter_map(ReplaySlot::extent) {
+            hot += 1;
+            let byte = extent as usize * 128;
+            let at = l.bitmap_page((byte / 4096) as u64);
+            let mut bits = page(disk, at);
+            bits[byte % 4096..byte % 4096 + 128].fill(0xff);
+            disk.write_bytes(at, &bits, true);
+        }
+    }
+    fresh_ring(disk, &l);
+    sb.flags = sb.flags.with(Flags::AL_CLEAN);
+    write_superblock(disk, l.superblock, &sb);
+    hot
+}
+
+/// Set bits in the bitmap on the disk, for a device of `size` sectors.
+pub fn weight_on_disk(disk: &Disk, size: Sectors) -> u64 {
+    let l = layout(disk.size());
+    (0..size.bits())
+        .filter(|bit| {
+            let byte = (bit / 8) as usize;
+            let bits = page_byte(disk, &l, byte);
+            bits >> (bit % 8) & 1 == 1
+        })
+        .count() as u64
+}
+
+fn page_byte(disk: &Disk, l: &Layout, byte: usize) -> u8 {
+    let at = l.bitmap_page((byte / 4096) as u64);
+    disk.read_bytes(at.plus(Sectors((byte % 4096 / 512) as u64)), 512)[byte % 512]
+}
