@@ -52,7 +52,7 @@ check-host:
 
 # No path of the module may end in a Rust panic: the compiler has to prove it.
 check-module: modules
-	@if nm -u target/module/release/drbd_rs.ko | grep panicking; then \
+	@if PATH=/usr/lib/llvm-19/bin:$$PATH llvm-nm -u target/module/release/drbd_rs.ko | grep panicking; then \
 		echo "the module can panic (see above)"; exit 1; fi
 	@echo "unsafe blocks in kapi: $$(cat $$(git ls-files 'drbd_rs/kapi/*.rs') | grep -c 'unsafe {')"
 

@@ -6,6 +6,7 @@
 //! `target/vm-failures/<test>`.
 
 use std::fs;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +34,7 @@ fn working_folder(name: &str) -> Result<PathBuf> {
         None if Path::new("/dev/shm").is_dir() => PathBuf::from("/dev/shm"),
         None => std::env::temp_dir(),
     };
+    sweep(&base);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -44,6 +46,20 @@ fn working_folder(name: &str) -> Result<PathBuf> {
     ));
     fs::create_dir_all(&dir).context(dir.display())?;
     Ok(dir)
+}
+
+/// Removes the folders of processes that were killed: a tmpfs is memory.
+fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("lab-").and_then(|n| n.split('-').next());
+        let is_pid = |o: &&str| o.parse::<u32>().is_ok();
+        if let Some(pid) = owner.filter(is_pid) {
+            if !Path::new("/proc").join(pid).exists() {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
 }
 
 impl Cluster {
@@ -107,8 +123,9 @@ impl Cluster {
     /// When the test failed; this is the only place of the lab that panics on purpose.
     pub fn test(name: &str, specs: &[NodeSpec], test: impl FnOnce(&Cluster) -> Result<()>) {
         let result = Self::start(name, specs).and_then(|cluster| {
-            let outcome = test(&cluster);
-            cluster.end(outcome)
+            // An assertion that fails must not lose the consoles: it counts like any error.
+            let outcome = catch_unwind(AssertUnwindSafe(|| test(&cluster)));
+            cluster.end(outcome.unwrap_or_else(|_| Err(Error::new("panicked, see above"))))
         });
         if let Err(e) = result {
             panic!("{name}: {e}");
@@ -121,10 +138,7 @@ impl Cluster {
     /// `outcome`, or what the judgement found.
     pub fn end(self, outcome: Result<()>) -> Result<()> {
         match outcome.and_then(|()| self.judge()) {
-            Ok(()) => {
-                self.clear_away();
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(e) => Err(self.failed(e)),
         }
     }
@@ -177,7 +191,6 @@ impl Cluster {
             Ok(()) => text.push_str(&format!("\nkept in {}", kept.display())),
             Err(e) => text.push_str(&format!("\nnothing could be kept: {e}")),
         }
-        self.clear_away();
         Error::new(text)
     }
 
@@ -202,10 +215,10 @@ impl Cluster {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
 
-    fn clear_away(self) {
-        let dir = self.dir.clone();
-        drop(self);
-        let _ = fs::remove_dir_all(dir);
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }

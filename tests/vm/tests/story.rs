@@ -37,3 +37,13 @@ fn ours_ours_kasan() {
 fn ours_ours_locks() {
     story::run("story-ours-ours-locks", [OURS, OURS], Kernel::Locks, 32);
 }
+
+#[test]
+fn c_c_kasan() {
+    story::run("story-c-c-kasan", [C, C], Kernel::Kasan, 32);
+}
+
+#[test]
+fn c_c_locks() {
+    story::run("story-c-c-locks", [C, C], Kernel::Locks, 32);
+}

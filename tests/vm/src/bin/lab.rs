@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The lab from the command line: `drbd-lab demo [DRIVER DRIVER]`, `drbd-lab golden FOLDER`.
+//! The lab from the command line: `drbd-lab demo [DRIVER DRIVER]`, `drbd-lab golden FOLDER`,
+//! `drbd-lab boot KERNEL`.
 //!
-//! A driver is `ours` (the default) or `c`.
+//! A driver is `ours` (the default) or `c`; a kernel one of those that `make setup` builds. `boot`
+//! tells how long a kernel takes until the agent answers, driver loaded.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use drbd_lab::scenario::{demo, golden};
-use drbd_lab::{Driver, Error, Result};
+use drbd_lab::{Cluster, Driver, Error, Kernel, NodeSpec, Result};
 
-const USAGE: &str = "usage: drbd-lab demo [ours|c ours|c] | drbd-lab golden FOLDER";
+const USAGE: &str = "usage: drbd-lab demo [ours|c ours|c] | golden FOLDER | boot KERNEL";
 
 fn driver(word: &str) -> Result<Driver> {
     match word {
@@ -19,10 +22,22 @@ fn driver(word: &str) -> Result<Driver> {
     }
 }
 
+fn boot(name: &str) -> Result<()> {
+    let kernel = [Kernel::Release, Kernel::Kasan, Kernel::Locks]
+        .into_iter()
+        .find(|k| k.name() == name)
+        .ok_or_else(|| Error::new(USAGE))?;
+    let start = Instant::now();
+    let cluster = Cluster::start("boot", &[NodeSpec::new("a", Driver::C, kernel, 4)])?;
+    println!("{name}: up after {:.1} s", start.elapsed().as_secs_f32());
+    cluster.end(Ok(()))
+}
+
 fn run(words: &[&str]) -> Result<()> {
     match words {
         ["demo"] => demo::run([Driver::Ours, Driver::Ours]),
         ["demo", a, b] => demo::run([driver(a)?, driver(b)?]),
+        ["boot", kernel] => boot(kernel),
         ["golden", folder] => golden::capture(Path::new(folder)),
         _ => Err(Error::new(USAGE)),
     }

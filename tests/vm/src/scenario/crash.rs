@@ -231,7 +231,8 @@ pub fn wire_cut(cluster: &Cluster, seed: u64) -> Result<()> {
     }
     ledger.add_lines(&writer.output().text())?;
     gone(a)?;
-    gone(b)?;
+    // The counters only start anew when an administrator attaches or connects.
+    let before = gone(b)?.nr;
     let expected = Status::of(a)?.oos;
     at_most("out of sync after the cut", expected, 2 * EXTENT_KIB)?;
     cluster.wire.heal();
@@ -242,6 +243,11 @@ pub fn wire_cut(cluster: &Cluster, seed: u64) -> Result<()> {
             "b is in sync with something out of sync: {of_b:?}"
         )));
     }
+    at_most(
+        "resynced",
+        of_b.nr.saturating_sub(before),
+        expected + IN_FLIGHT_KIB,
+    )?;
     finish(cluster, a, b, &ledger)
 }
 
@@ -284,5 +290,10 @@ pub fn lost_in_resync(cluster: &Cluster, seed: u64, lose_source: bool) -> Result
         a.must("drbdadm primary r0")?;
     }
     in_sync(cluster)?;
+    if !lose_source {
+        // The target's bitmap is written out now and then: it may have forgotten its progress, but
+        // not more than all of it.
+        at_most("resynced", Status::of(b)?.nr, total)?;
+    }
     finish(cluster, a, b, &ledger)
 }

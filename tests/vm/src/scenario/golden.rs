@@ -86,7 +86,8 @@ impl Capture<'_> {
     fn netlink(&mut self, node: &Node, name: &str, command: &str) -> Result<String> {
         self.step += 1;
         let file = format!("nl-{:02}-{name}.txt", self.step);
-        let tcpdump = node.spawn("exec tcpdump -i nlmon0 -s 65535 -U -w /run/nl.pcap")?;
+        let tcpdump =
+            node.spawn("exec tcpdump -i nlmon0 --immediate-mode -s 65535 -U -w /run/nl.pcap")?;
         node.wait_until("test -s /run/nl.pcap", LONG)?;
         let out = node.must_for(command, LONG)?;
         // What was sent before the command ended is in the socket of tcpdump by now.
@@ -94,6 +95,7 @@ impl Capture<'_> {
         node.must("pkill -INT tcpdump; while pgrep tcpdump; do sleep 0.05; done")?;
         drop(tcpdump);
         let pcap = node.get("/run/nl.pcap")?;
+
         node.must("rm /run/nl.pcap")?;
         let mut text = format!("# {command}\n");
         for line in netlink_lines(&pcap) {
@@ -139,7 +141,12 @@ impl Capture<'_> {
         self.proc_drbd(a, "attached")?;
         // The options of the file; drbdadm prints how it would call drbdsetup.
         let connect = a.must("drbdadm -d connect r0")?;
-        self.netlink(a, "connect", connect.trim()).map(|_| ())
+        self.netlink(
+            a,
+            "connect",
+            &format!("PATH=$PATH:/usr/lib/drbd; {}", connect.trim()),
+        )
+        .map(|_| ())
     }
 
     /// What the query commands print, and say over netlink, with a connected primary.
@@ -242,7 +249,7 @@ impl Capture<'_> {
             let end = packets
                 .iter()
                 .map(|(at, _, _, len)| at + len)
-                .take_while(|e| *e < 200_000);
+                .take_while(|e| *e < 90_000);
             let kept = end.last().unwrap_or(0);
             let name = format!(
                 "wire-{n:02}-{}-to-{}.bin",
