@@ -308,15 +308,17 @@ int drbd_shim_genl_reply(struct genl_info *info, const struct genl_family *famil
 	return genlmsg_reply(skb, info);
 }
 
-int drbd_shim_genl_dump_put(struct sk_buff *skb, struct netlink_callback *cb, const void *header,
-			    size_t header_len, const void *attrs, size_t attrs_len)
+int drbd_shim_genl_dump_put(struct sk_buff *skb, struct netlink_callback *cb, int event,
+			    const void *header, size_t header_len, const void *attrs,
+			    size_t attrs_len)
 {
 	const struct genl_info *info = genl_info_dump(cb);
 	void *user_header;
 	int err;
 
-	user_header = genlmsg_put(skb, info->snd_portid, info->snd_seq, info->family, NLM_F_MULTI,
-				  info->genlhdr->cmd);
+	user_header = genlmsg_put(skb, event < 0 ? info->snd_portid : 0, info->snd_seq,
+				  info->family, NLM_F_MULTI,
+				  event < 0 ? info->genlhdr->cmd : event);
 	if (!user_header)
 		return -EMSGSIZE;
 	err = genl_fill(skb, user_header, header, header_len, attrs, attrs_len);
@@ -356,6 +358,11 @@ bool drbd_shim_genl_in_init_net(struct genl_info *info)
 bool drbd_shim_genl_capable(struct sk_buff *skb, int cap)
 {
 	return netlink_capable(skb, cap);
+}
+
+bool drbd_shim_genl_dump_capable(struct netlink_callback *cb, int cap)
+{
+	return netlink_capable(cb->skb, cap);
 }
 
 const void *drbd_shim_genl_payload(const void *nlh, size_t *len)

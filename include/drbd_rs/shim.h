@@ -127,15 +127,21 @@ unsigned int drbd_shim_tcp_unsent(struct socket *sock);
 /* One message that answers @info: user header, then ready-made attributes. */
 int drbd_shim_genl_reply(struct genl_info *info, const struct genl_family *family, u8 cmd,
 			 const void *header, size_t header_len, const void *attrs, size_t attrs_len);
-/* One part of a dump. -EMSGSIZE, and nothing added, if @skb has no room for it. */
-int drbd_shim_genl_dump_put(struct sk_buff *skb, struct netlink_callback *cb, const void *header,
-			    size_t header_len, const void *attrs, size_t attrs_len);
+/*
+ * One part of a dump, under the command that asked for it, or if @event is not negative under that
+ * one, in the form of an event. -EMSGSIZE, and nothing added, if @skb has no room for it.
+ */
+int drbd_shim_genl_dump_put(struct sk_buff *skb, struct netlink_callback *cb, int event,
+			    const void *header, size_t header_len, const void *attrs,
+			    size_t attrs_len);
 /* To all listeners of @group in all network namespaces. -ESRCH if there are none. */
 int drbd_shim_genl_multicast(const struct genl_family *family, u8 cmd, u32 seq, unsigned int group,
 			     const void *header, size_t header_len, const void *attrs,
 			     size_t attrs_len);
 bool drbd_shim_genl_in_init_net(struct genl_info *info);
 bool drbd_shim_genl_capable(struct sk_buff *skb, int cap);
+/* The same for who asked for a dump. */
+bool drbd_shim_genl_dump_capable(struct netlink_callback *cb, int cap);
 /* The payload behind the generic netlink header, and its length. */
 const void *drbd_shim_genl_payload(const void *nlh, size_t *len);
 

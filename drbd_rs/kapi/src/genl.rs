@@ -204,11 +204,22 @@ impl Request<'_> {
 }
 
 /// A request to [`Handler::dump`].
+///
+/// # Invariants
+///
+/// `cb` is what the kernel passed to the callback that this lives in.
 pub struct DumpRequest<'a> {
     message: Message<'a>,
+    cb: *mut bindings::netlink_callback,
 }
 
 impl DumpRequest<'_> {
+    /// True if the sender, and who opened its socket, have CAP_SYS_ADMIN.
+    pub fn has_cap_sys_admin(&self) -> bool {
+        // SAFETY: By the invariants.
+        unsafe { shim::drbd_shim_genl_dump_capable(self.cb, CAP_SYS_ADMIN) }
+    }
+
     /// The command.
     pub fn cmd(&self) -> u8 {
         self.message.cmd()
@@ -255,6 +266,16 @@ impl DumpOut<'_> {
     ///
     /// Errors: EINVAL if the header is longer than the family's.
     pub fn put(&mut self, header: &[u8], attrs: &[u8]) -> Result<bool> {
+        self.put_as(-1, header, attrs)
+    }
+
+    /// Adds a message in the form of an event: under the command `cmd`, from nobody. Otherwise as
+    /// [`Self::put`].
+    pub fn put_event(&mut self, cmd: u8, header: &[u8], attrs: &[u8]) -> Result<bool> {
+        self.put_as(c_int::from(cmd), header, attrs)
+    }
+
+    fn put_as(&mut self, event: c_int, header: &[u8], attrs: &[u8]) -> Result<bool> {
         if header.len() > self.header_len {
             return Err(EINVAL);
         }
@@ -262,7 +283,7 @@ impl DumpOut<'_> {
         // SAFETY: By the invariants; the slices are valid for their lengths.
         let code = unsafe {
             let (skb, cb) = (self.skb, self.cb);
-            shim::drbd_shim_genl_dump_put(skb, cb, h, header.len(), a, attrs.len())
+            shim::drbd_shim_genl_dump_put(skb, cb, event, h, header.len(), a, attrs.len())
         };
         if code == EMSGSIZE.to_errno() {
             self.full = true;
@@ -479,7 +500,7 @@ unsafe extern "C" fn dumpit<H: Handler>(
         _callback: PhantomData,
     };
     from_result(|| {
-        handler.dump(&DumpRequest { message }, cursor, &mut out)?;
+        handler.dump(&DumpRequest { message, cb }, cursor, &mut out)?;
         match (out.added, out.full) {
             (0, true) => Err(EMSGSIZE),
             (0, false) => Ok(0),

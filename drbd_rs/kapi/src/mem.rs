@@ -30,15 +30,18 @@ pub fn push_within<T, A: Allocator>(vec: &mut Vec<T, A>, item: T) -> Result<(), 
 
 /// Appends an item, making room first if there is none.
 pub fn push<T, A: Allocator>(vec: &mut Vec<T, A>, item: T, flags: Flags) -> Result {
-    if vec.len() >= vec.capacity() {
-        grow(vec, flags)?;
-    }
+    reserve(vec, 1, flags)?;
     push_within(vec, item).map_err(|_| ENOMEM)
 }
 
-/// Twice the room, by moving to another vector.
-fn grow<T, A: Allocator>(vec: &mut Vec<T, A>, flags: Flags) -> Result {
-    let mut larger = Vec::with_capacity(vec.capacity().saturating_mul(2).max(4), flags)?;
+/// Makes room for `more` further items; where that needs another vector, it has twice the room.
+pub fn reserve<T, A: Allocator>(vec: &mut Vec<T, A>, more: usize, flags: Flags) -> Result {
+    let wanted = vec.len().saturating_add(more);
+    if wanted <= vec.capacity() {
+        return Ok(());
+    }
+    let room = vec.capacity().saturating_mul(2).max(wanted).max(4);
+    let mut larger = Vec::with_capacity(room, flags)?;
     for item in take(vec) {
         // Cannot fail: the other one is larger.
         let _ = push_within(&mut larger, item);

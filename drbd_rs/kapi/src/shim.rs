@@ -115,6 +115,7 @@ unsafe extern "C" {
     pub(crate) fn drbd_shim_genl_dump_put(
         skb: *mut sk_buff,
         cb: *mut netlink_callback,
+        event: c_int,
         header: *const c_void,
         header_len: usize,
         attrs: *const c_void,
@@ -132,6 +133,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn drbd_shim_genl_in_init_net(info: *mut genl_info) -> bool;
     pub(crate) fn drbd_shim_genl_capable(skb: *mut sk_buff, cap: c_int) -> bool;
+    pub(crate) fn drbd_shim_genl_dump_capable(cb: *mut netlink_callback, cap: c_int) -> bool;
     pub(crate) fn drbd_shim_genl_payload(nlh: *const c_void, len: *mut usize) -> *const c_void;
 
     pub(crate) fn drbd_shim_proc_create_single(

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The lab from the command line: `drbd-lab demo [DRIVER DRIVER]`, `drbd-lab golden FOLDER`,
-//! `drbd-lab boot KERNEL`.
+//! `drbd-lab boot KERNEL`, `drbd-lab run KERNEL DRIVER DRIVER COMMAND…`.
 //!
 //! A driver is `ours` (the default) or `c`; a kernel one of those that `make setup` builds. `boot`
-//! tells how long a kernel takes until the agent answers, driver loaded.
+//! tells how long a kernel takes until the agent answers, driver loaded. `run` starts a configured
+//! pair and executes each `a:COMMAND` or `b:COMMAND` in turn, whatever their outcome; it ends with
+//! both consoles. `{pair}` makes metadata, brings both nodes up and syncs them.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use drbd_lab::scenario::{demo, golden};
+use drbd_lab::scenario::{demo, golden, shell};
 use drbd_lab::{Cluster, Driver, Error, Kernel, NodeSpec, Result};
 
-const USAGE: &str = "usage: drbd-lab demo [ours|c ours|c] | golden FOLDER | boot KERNEL";
+const USAGE: &str = "usage: drbd-lab demo [ours|c ours|c] | golden FOLDER | boot KERNEL \
+    | run KERNEL ours|c ours|c COMMAND...";
 
 fn driver(word: &str) -> Result<Driver> {
     match word {
@@ -22,14 +25,18 @@ fn driver(word: &str) -> Result<Driver> {
     }
 }
 
-fn boot(name: &str) -> Result<()> {
-    let kernel = [Kernel::Release, Kernel::Kasan, Kernel::Locks]
+fn kernel(name: &str) -> Result<Kernel> {
+    [Kernel::Release, Kernel::Kasan, Kernel::Locks]
         .into_iter()
         .find(|k| k.name() == name)
-        .ok_or_else(|| Error::new(USAGE))?;
+        .ok_or_else(|| Error::new(USAGE))
+}
+
+fn boot(kernel: Kernel) -> Result<()> {
     let start = Instant::now();
     let cluster = Cluster::start("boot", &[NodeSpec::new("a", Driver::C, kernel, 4)])?;
-    println!("{name}: up after {:.1} s", start.elapsed().as_secs_f32());
+    let seconds = start.elapsed().as_secs_f32();
+    println!("{}: up after {seconds:.1} s", kernel.name());
     cluster.end(Ok(()))
 }
 
@@ -37,7 +44,10 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["demo"] => demo::run([Driver::Ours, Driver::Ours]),
         ["demo", a, b] => demo::run([driver(a)?, driver(b)?]),
-        ["boot", kernel] => boot(kernel),
+        ["boot", name] => boot(kernel(name)?),
+        ["run", on, a, b, commands @ ..] => {
+            shell::run(kernel(on)?, [driver(a)?, driver(b)?], commands)
+        }
         ["golden", folder] => golden::capture(Path::new(folder)),
         _ => Err(Error::new(USAGE)),
     }

@@ -7,6 +7,7 @@
 pub mod crash;
 pub mod demo;
 pub mod golden;
+pub mod shell;
 pub mod story;
 
 use std::time::Duration;

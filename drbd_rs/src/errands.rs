@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Work that may block for long, done by a thread of its own: discards, closing of devices, and
+//! calls of the user-mode helper.
+
+use drbd_core::node::{HelperCommand, HelperId, Input, IoError, LocalOp, VolIx};
+use drbd_core::units::SectorRange;
+use drbd_kapi::kthread::Stop;
+use drbd_kapi::mem;
+use drbd_kapi::wait::{EventFlag, Wait};
+use kernel::prelude::*;
+use kernel::time::{delay::fsleep, Delta};
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+use crate::helper;
+use crate::objects::backing::Backing;
+use crate::objects::resource::{Done, Resource};
+
+/// One errand.
+pub(crate) enum Errand {
+    /// Discard or zero out, then report under `token`.
+    Wipe { backing: Arc<Backing>, range: SectorRange, op: LocalOp, token: u64 },
+    /// Close the devices.
+    Close { _backing: Arc<Backing> },
+    /// Call the helper and report its exit code.
+    Helper { id: HelperId, command: HelperCommand, vol: Option<VolIx> },
+}
+
+/// A queue of errands, worked off in order by one thread.
+#[pin_data]
+pub(crate) struct Errands {
+    #[pin]
+    queue: Mutex<KVVec<Errand>>,
+    #[pin]
+    ready: EventFlag,
+}
+
+impl Errands {
+    /// An empty queue.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Errands {
+            queue <- new_mutex!(KVVec::new(), "drbd_rs::Errands"),
+            ready <- EventFlag::new(),
+        })
+    }
+
+    /// Appends an errand. May sleep; waits for memory rather than losing it.
+    pub(crate) fn push(&self, errand: Errand) {
+        let mut queue = self.queue.lock();
+        while mem::reserve(&mut *queue, 1, GFP_KERNEL).is_err() {
+            drop(queue);
+            fsleep(Delta::from_millis(10));
+            queue = self.queue.lock();
+        }
+        // Room was reserved under this very lock.
+        let _ = mem::push_within(&mut *queue, errand);
+        drop(queue);
+        self.ready.set();
+    }
+
+    /// The body of the thread: until it is told to stop and nothing is left.
+    pub(crate) fn work(&self, resource: &Arc<Resource>, stop: &Stop) {
+        loop {
+            let next = self.queue.lock().remove(0).ok();
+            match next {
+                Some(errand) => run(resource, errand),
+                None if stop.requested() => return,
+                None => {
+                    let _ = self.ready.wait(Wait::Idle, None);
+                }
+            }
+        }
+    }
+}
+
+fn run(resource: &Arc<Resource>, errand: Errand) {
+    match errand {
+        Errand::Wipe { backing, range, op, token } => {
+            let result = wipe(&backing, range, op);
+            let done = Done { token, result, buf: None };
+            if resource.completions.queue.push(done).is_err() {
+                kernel::pr_warn_once!("the completion queue overflowed; please report this\n");
+            }
+        }
+        Errand::Close { _backing } => {}
+        Errand::Helper { id, command, vol } => {
+            let code = helper::call(resource, command, vol);
+            resource.step(Input::HelperDone { id, code });
+        }
+    }
+}
+
+/// Discards what can be discarded and zeroes out the rest, so that both nodes read the same.
+fn wipe(backing: &Backing, range: SectorRange, op: LocalOp) -> Result<(), IoError> {
+    let unmap = match op {
+        LocalOp::Discard => true,
+        LocalOp::ZeroOut { unmap } => unmap,
+        LocalOp::Read | LocalOp::Write | LocalOp::Flush => return Err(IoError::Unsupported),
+    };
+    let dev = backing.data();
+    dev.zeroout_sync(range.start.0, range.len.0, unmap).map_err(|_| IoError::Io)
+}

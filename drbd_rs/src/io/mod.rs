@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! I/O that the core asks for.
+
+pub(crate) mod jobs;

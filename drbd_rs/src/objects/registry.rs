@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All resources, and which minor belongs to which.
+
+use drbd_core::node::VolIx;
+use drbd_core::units::{Minor, Vnr};
+use drbd_kapi::mem;
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+use super::resource::Resource;
+use super::volume::Volume;
+
+/// A minor number in use.
+#[derive(Clone)]
+pub(crate) struct MinorEntry {
+    /// The number.
+    pub(crate) minor: Minor,
+    /// The volume's number in its resource.
+    pub(crate) vnr: Vnr,
+    /// The resource.
+    pub(crate) resource: Arc<Resource>,
+    /// The volume.
+    pub(crate) volume: Arc<Volume>,
+}
+
+impl MinorEntry {
+    /// The volume's index in the core's machine.
+    pub(crate) fn ix(&self) -> VolIx {
+        self.volume.ix
+    }
+}
+
+/// Resources in the order of their creation, minors ascending.
+#[derive(Default)]
+struct Tables {
+    resources: KVVec<Arc<Resource>>,
+    minors: KVVec<MinorEntry>,
+}
+
+/// Everything that is configured. Changes come from netlink, which serialises them.
+#[pin_data]
+pub(crate) struct Registry {
+    #[pin]
+    tables: Mutex<Tables>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub(crate) fn new() -> Result<Arc<Registry>> {
+        Arc::pin_init(
+            pin_init!(Registry { tables <- new_mutex!(Tables::default(), "drbd_rs::Registry") }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The resource of that name.
+    pub(crate) fn resource(&self, name: &[u8]) -> Option<Arc<Resource>> {
+        let tables = self.tables.lock();
+        tables.resources.iter().find(|r| r.is_named(name)).cloned()
+    }
+
+    /// The `n`th resource.
+    pub(crate) fn resource_at(&self, n: usize) -> Option<Arc<Resource>> {
+        self.tables.lock().resources.get(n).cloned()
+    }
+
+    /// The volume with that minor.
+    pub(crate) fn minor(&self, minor: Minor) -> Option<MinorEntry> {
+        self.tables.lock().minors.iter().find(|m| m.minor == minor).cloned()
+    }
+
+    /// The volume with the least minor that is at least `from`.
+    pub(crate) fn next_minor(&self, from: Minor) -> Option<MinorEntry> {
+        self.tables.lock().minors.iter().find(|m| m.minor >= from).cloned()
+    }
+
+    /// The `n`th volume of `resource`, by volume number.
+    pub(crate) fn volume_at(&self, resource: &Arc<Resource>, n: usize) -> Option<MinorEntry> {
+        let tables = self.tables.lock();
+        let mut found: Option<&MinorEntry> = None;
+        let mut least = 0u32;
+        for _ in 0..=n {
+            let of_resource = tables.minors.iter().filter(|m| Arc::ptr_eq(&m.resource, resource));
+            found = of_resource.filter(|m| u32::from(m.vnr.0) >= least).min_by_key(|m| m.vnr.0);
+            least = u32::from(found?.vnr.0).saturating_add(1);
+        }
+        found.cloned()
+    }
+
+    /// Adds a resource.
+    pub(crate) fn add_resource(&self, resource: Arc<Resource>) -> Result {
+        mem::push(&mut self.tables.lock().resources, resource, GFP_KERNEL)
+    }
+
+    /// Forgets a resource and hands it over.
+    pub(crate) fn remove_resource(&self, name: &[u8]) -> Option<Arc<Resource>> {
+        let mut tables = self.tables.lock();
+        let at = tables.resources.iter().position(|r| r.is_named(name))?;
+        tables.resources.remove(at).ok()
+    }
+
+    /// Adds a volume, keeping the order.
+    pub(crate) fn add_minor(&self, entry: MinorEntry) -> Result {
+        let mut tables = self.tables.lock();
+        mem::push(&mut tables.minors, entry, GFP_KERNEL)?;
+        let minors = &mut *tables.minors;
+        let mut at = minors.len().saturating_sub(1);
+        while let Some(before) = at.checked_sub(1) {
+            let greater = match (minors.get(before), minors.get(at)) {
+                (Some(a), Some(b)) => a.minor > b.minor,
+                (Some(_), None) | (None, Some(_)) | (None, None) => false,
+            };
+            if !greater {
+                break;
+            }
+            minors.swap(before, at);
+            at = before;
+        }
+        Ok(())
+    }
+
+    /// Forgets a volume and hands it over.
+    pub(crate) fn remove_minor(&self, minor: Minor) -> Option<MinorEntry> {
+        let mut tables = self.tables.lock();
+        let at = tables.minors.iter().position(|m| m.minor == minor)?;
+        tables.minors.remove(at).ok()
+    }
+
+    /// Whether nothing is configured.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.lock().resources.is_empty()
+    }
+}

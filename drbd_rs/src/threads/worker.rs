@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The worker, `drbd_w_<resource>`: completions of local I/O, timers, and the effects that belong to
+//! no I/O path.
+
+use drbd_core::node::{Effect, Input, OpId};
+use drbd_kapi::kthread::Stop;
+use drbd_kapi::mem;
+use drbd_kapi::wait::Wait;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::errands::Errand;
+use crate::exec::now;
+use crate::objects::resource::{Answer, Done, Kind, Resource};
+use crate::threads::receiver;
+use crate::{admin, log};
+
+/// The body of the thread.
+pub(crate) fn work(resource: &Arc<Resource>, stop: &Stop) {
+    while !stop.requested() {
+        execute_control(resource);
+        let timeout = due(resource);
+        let queue = &resource.completions.queue;
+        let _ = queue.wait_until(Wait::Idle, timeout, || {
+            !resource.inner.lock().control.is_empty()
+        });
+        while let Some(done) = queue.pop() {
+            finish(resource, done);
+        }
+    }
+    execute_control(resource);
+}
+
+/// Steps if a timer is due; milliseconds until the next one, rounded up, `None` without any.
+fn due(resource: &Arc<Resource>) -> Option<u32> {
+    loop {
+        let deadline = {
+            let inner = resource.inner.lock();
+            if !inner.control.is_empty() {
+                return Some(0);
+            }
+            inner.machine.deadline()?
+        };
+        let left = deadline.since(now());
+        if left.0 > 0 {
+            return Some(u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1));
+        }
+        resource.step(Input::Tick);
+    }
+}
+
+/// Tells the core about an I/O that is over.
+fn finish(resource: &Arc<Resource>, done: Done) {
+    let Done { token, result, buf } = done;
+    let entry = {
+        let mut inner = resource.inner.lock();
+        let entry = u32::try_from(token).ok().and_then(|ix| inner.in_flight.remove(ix));
+        let Some(entry) = entry else {
+            kernel::pr_warn_once!("a completion nobody waits for; please report this\n");
+            return;
+        };
+        entry
+    };
+    match entry.kind {
+        Kind::Local => {
+            if let (Some(id), Some(pages)) = (entry.buf, buf) {
+                resource.inner.lock().bufs.restore(id.0, pages);
+            }
+            resource.step(Input::LocalDone { io: entry.io, buf: None, result });
+        }
+        Kind::Fresh => {
+            let id = match (result, buf) {
+                (Ok(()), Some(pages)) => resource.keep(pages),
+                (Ok(()) | Err(_), _) => None,
+            };
+            let result = if id.is_none() && result.is_ok() {
+                Err(drbd_core::node::IoError::NoMemory)
+            } else {
+                result
+            };
+            resource.step(Input::LocalDone { io: entry.io, buf: id, result });
+        }
+        Kind::Meta { read } => {
+            let page = buf.as_ref().filter(|_| read && result.is_ok());
+            let page = page.and_then(|b| b.chunks().next());
+            let page = page.and_then(|b| <&[u8; 4096]>::try_from(b).ok());
+            resource.step(Input::MetaDone { io: entry.io, page, result });
+        }
+    }
+}
+
+/// Executes what steps left for the worker, in order.
+fn execute_control(resource: &Arc<Resource>) {
+    loop {
+        let Ok(effect) = resource.inner.lock().control.remove(0) else { return };
+        execute(resource, effect);
+    }
+}
+
+fn execute(resource: &Arc<Resource>, effect: Effect) {
+    match effect {
+        Effect::StartReceiver { peer } => receiver::start(resource, peer),
+        Effect::CloseSockets { peer: _ } => {
+            let (sockets, listener) = {
+                let mut inner = resource.inner.lock();
+                inner.closing = true;
+                (inner.sockets.clone(), inner.listener.clone())
+            };
+            if let Some(sockets) = sockets {
+                sockets.shutdown();
+            }
+            if let Some(listener) = listener {
+                listener.shutdown();
+            }
+            resource.changed.wake_all();
+        }
+        Effect::SetReadOnly { vol, ro } => {
+            if let Some(volume) = resource.volume(vol) {
+                volume.disk.set_read_only(ro);
+            }
+        }
+        Effect::SetCapacity { vol, size } => {
+            if let Some(volume) = resource.volume(vol) {
+                volume.disk.set_capacity(size.0);
+            }
+        }
+        Effect::UpdateLimits { vol } => crate::limits::update(resource, vol),
+        Effect::Uevent { vol } => {
+            if let Some(volume) = resource.volume(vol) {
+                volume.disk.uevent_change();
+            }
+        }
+        Effect::DropBacking { vol } => drop_backing(resource, vol),
+        Effect::Helper { id, command, vol } => {
+            resource.helpers.push(Errand::Helper { id, command, vol });
+        }
+        Effect::AdminDone { op, code, info } => answer(resource, op, Answer { code, info }),
+        Effect::StateChanged { vol, old, new } => {
+            admin::events::state_changed(resource, vol, old, new);
+        }
+        Effect::SyncProgress { vol } => admin::events::sync_progress(resource, vol),
+        Effect::Log { vol, note } => log::note(resource, vol, &note),
+        // `StepHost::emit` sends these elsewhere.
+        Effect::Send { .. }
+        | Effect::Local { .. }
+        | Effect::Meta { .. }
+        | Effect::Complete { .. }
+        | Effect::Free(_) => {}
+    }
+}
+
+fn answer(resource: &Resource, op: OpId, answer: Answer) {
+    // `Resource::operation` reserved the room.
+    let _ = mem::push_within(&mut resource.inner.lock().answers, (op, answer));
+    resource.changed.wake_all();
+}
+
+/// Takes the disk from below the volume; closing it may wait for I/O, so that is an errand.
+fn drop_backing(resource: &Arc<Resource>, vol: drbd_core::node::VolIx) {
+    let storage = resource.inner.lock().machine.take_backing(vol);
+    if let Some(backing) = resource.volume(vol).and_then(|v| v.set_backing(None)) {
+        resource.errands.push(Errand::Close { _backing: backing });
+    }
+    drop(storage);
+    resource.changed.wake_all();
+}
+
+impl Resource {
+    /// Stores pages under a number of the core's. `None` without memory.
+    pub(crate) fn keep(
+        &self,
+        pages: drbd_kapi::block::pages::PageBuf,
+    ) -> Option<drbd_core::node::BufId> {
+        let mut inner = self.inner.lock();
+        inner.bufs.reserve(1).ok()?;
+        inner.bufs.insert(pages).ok().map(drbd_core::node::BufId)
+    }
+}
