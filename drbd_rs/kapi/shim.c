@@ -317,7 +317,7 @@ int drbd_shim_genl_dump_put(struct sk_buff *skb, struct netlink_callback *cb, in
 	int err;
 
 	user_header = genlmsg_put(skb, event < 0 ? info->snd_portid : 0, info->snd_seq,
-				  info->family, NLM_F_MULTI,
+				  info->family, event < 0 ? NLM_F_MULTI : 0,
 				  event < 0 ? info->genlhdr->cmd : event);
 	if (!user_header)
 		return -EMSGSIZE;

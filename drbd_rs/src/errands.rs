@@ -7,9 +7,10 @@ use drbd_core::node::{HelperCommand, HelperId, Input, IoError, LocalOp, VolIx};
 use drbd_core::units::SectorRange;
 use drbd_kapi::kthread::Stop;
 use drbd_kapi::mem;
-use drbd_kapi::wait::{EventFlag, Wait};
+use drbd_kapi::wait::{EventFlag, Wait, WaitQueue};
 use kernel::prelude::*;
 use kernel::time::{delay::fsleep, Delta};
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::helper;
@@ -33,6 +34,10 @@ pub(crate) struct Errands {
     queue: Mutex<KVVec<Errand>>,
     #[pin]
     ready: EventFlag,
+    /// Errands that were begun and not finished yet, besides those in the queue.
+    running: Atomic<usize>,
+    #[pin]
+    done: WaitQueue,
 }
 
 impl Errands {
@@ -41,6 +46,8 @@ impl Errands {
         pin_init!(Errands {
             queue <- new_mutex!(KVVec::new(), "drbd_rs::Errands"),
             ready <- EventFlag::new(),
+            running: Atomic::new(0),
+            done <- WaitQueue::new(),
         })
     }
 
@@ -58,12 +65,29 @@ impl Errands {
         self.ready.set();
     }
 
+    /// Waits until nothing is left to do, or the caller is killed: after a detach the devices are
+    /// closed then, and others may open them.
+    pub(crate) fn flush(&self) {
+        let _ = self.done.wait_until(Wait::Killable, None, || {
+            self.queue.lock().is_empty() && self.running.load(Acquire) == 0
+        });
+    }
+
     /// The body of the thread: until it is told to stop and nothing is left.
     pub(crate) fn work(&self, resource: &Arc<Resource>, stop: &Stop) {
         loop {
-            let next = self.queue.lock().remove(0).ok();
+            let next = {
+                let mut queue = self.queue.lock();
+                let next = queue.remove(0).ok();
+                self.running.store(usize::from(next.is_some()), Relaxed);
+                next
+            };
             match next {
-                Some(errand) => run(resource, errand),
+                Some(errand) => {
+                    run(resource, errand);
+                    self.running.store(0, Release);
+                    self.done.wake_all();
+                }
                 None if stop.requested() => return,
                 None => {
                     let _ = self.ready.wait(Wait::Idle, None);

@@ -118,6 +118,15 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether the core wants time to be told before the worker wakes by itself.
+    pub(crate) fn is_due_before_worker(&self) -> bool {
+        match (self.machine.deadline(), self.worker_sleeps_until) {
+            (Some(due), Some(until)) => due < until,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
     fn host(&mut self) -> (&mut Machine, StepHost<'_>) {
         let host = StepHost {
             queues: &mut self.queues,
@@ -174,7 +183,9 @@ impl Resource {
             }
             let (machine, mut host) = inner.host();
             let progress = f(machine, &mut host);
-            let wake = host.wake;
+            let mut wake = host.wake;
+            // A timer that is due before the worker would look: it has to look again.
+            wake.worker |= inner.is_due_before_worker();
             let batch = core::mem::replace(&mut inner.batch, KVec::new());
             (batch, progress, wake)
         };

@@ -173,6 +173,8 @@ fn hand_over(device: &MinorEntry, backing: Arc<Backing>, needs: KBox<AttachNeeds
     if refused {
         drop(device.volume.set_backing(None));
     }
+    // A disk that was not attached after all is closed before the answer.
+    device.resource.errands.flush();
     report(answer?)
 }
 

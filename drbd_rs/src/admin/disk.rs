@@ -27,7 +27,12 @@ fn simple(call: &Call<'_>, cmd: impl FnOnce(VolIx) -> Command) -> Outcome {
 pub(super) fn detach(call: &Call<'_>) -> Outcome {
     let base = DetachParms::default();
     let parms = optional(DetachParms::from_attrs(base, call.attrs(), Mode::New), base)?;
-    simple(call, |vol| Command::Detach { vol, force: parms.force_detach })
+    let outcome = simple(call, |vol| Command::Detach { vol, force: parms.force_detach });
+    if !parms.force_detach {
+        // Who detached wants to use the disk: it is closed before the answer.
+        call.device()?.resource.errands.flush();
+    }
+    outcome
 }
 
 /// `invalidate`.

@@ -8,6 +8,7 @@
 //! executed after it was released. `Resource::threads` is taken alone.
 
 use drbd_core::node::{self, BufId, Effect, IoToken, OpId, PeerIx, VolIx, MAX_EFFECTS};
+use drbd_core::time::Instant;
 use drbd_kapi::block::pages::PageBuf;
 use drbd_kapi::kthread::KThread;
 use drbd_kapi::mem;
@@ -99,6 +100,8 @@ pub(crate) struct Inner {
     pub(crate) listener: Option<Arc<Listener>>,
     /// How to connect; set by `connect`, until `disconnect`.
     pub(crate) setup: Option<Arc<Setup>>,
+    /// When the worker wakes by itself; `None`: not before it is woken.
+    pub(crate) worker_sleeps_until: Option<Instant>,
     /// The core wants the connection (attempt) ended.
     pub(crate) closing: bool,
     /// By `VolIx`.
@@ -206,6 +209,7 @@ impl Resource {
             sockets: None,
             listener: None,
             setup: None,
+            worker_sleeps_until: None,
             closing: false,
             volumes: KVec::new(),
             answers: KVec::new(),

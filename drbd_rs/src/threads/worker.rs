@@ -23,7 +23,8 @@ pub(crate) fn work(resource: &Arc<Resource>, stop: &Stop) {
         let timeout = due(resource);
         let queue = &resource.completions.queue;
         let _ = queue.wait_until(Wait::Idle, timeout, || {
-            !resource.inner.lock().control.is_empty()
+            let inner = resource.inner.lock();
+            !inner.control.is_empty() || inner.is_due_before_worker()
         });
         while let Some(done) = queue.pop() {
             finish(resource, done);
@@ -36,11 +37,10 @@ pub(crate) fn work(resource: &Arc<Resource>, stop: &Stop) {
 fn due(resource: &Arc<Resource>) -> Option<u32> {
     loop {
         let deadline = {
-            let inner = resource.inner.lock();
-            if !inner.control.is_empty() {
-                return Some(0);
-            }
-            inner.machine.deadline()?
+            let mut inner = resource.inner.lock();
+            let deadline = inner.machine.deadline();
+            inner.worker_sleeps_until = deadline;
+            deadline?
         };
         let left = deadline.since(now());
         if left.0 > 0 {

@@ -408,10 +408,12 @@ impl<S: Store> Resource<S> {
 
     /// A line about a volume.
     pub(crate) fn log(&mut self, vol: VolIx, note: Note, h: &mut impl Host) {
-        h.emit(Effect::Log {
-            vol: Some(vol),
-            note,
-        });
+        if !note.is_empty() {
+            h.emit(Effect::Log {
+                vol: Some(vol),
+                note,
+            });
+        }
     }
 
     /// A line about the connection; one that says nothing is left out.
