@@ -102,6 +102,9 @@ pub(crate) struct Inner {
     pub(crate) setup: Option<Arc<Setup>>,
     /// When the worker wakes by itself; `None`: not before it is woken.
     pub(crate) worker_sleeps_until: Option<Instant>,
+    /// The connection ends as soon as what waits for the meta socket was sent: the last word may
+    /// be the answer that the peer's `disconnect` waits for.
+    pub(crate) closing_when_sent: bool,
     /// The core wants the connection (attempt) ended.
     pub(crate) closing: bool,
     /// By `VolIx`.
@@ -210,6 +213,7 @@ impl Resource {
             listener: None,
             setup: None,
             worker_sleeps_until: None,
+            closing_when_sent: false,
             closing: false,
             volumes: KVec::new(),
             answers: KVec::new(),

@@ -17,7 +17,11 @@ use crate::objects::resource::Resource;
 pub(crate) fn start(resource: &Arc<Resource>, peer: PeerIx) {
     let previous = resource.threads.lock().receiver.take();
     drop(previous);
-    resource.inner.lock().closing = false;
+    {
+        let mut inner = resource.inner.lock();
+        inner.closing_when_sent = false;
+        inner.closing = false;
+    }
     let this = resource.clone();
     let thread = KThread::spawn(fmt!("drbd_r_{}", resource.label()), move |_| {
         let _noio = NoIoScope::enter();
@@ -89,7 +93,11 @@ fn serve(resource: &Arc<Resource>, peer: PeerIx, up: connect::Established) {
 
 /// Ends the connection: nobody uses the sockets any more when the core hears of it.
 fn close(resource: &Arc<Resource>, peer: PeerIx) {
-    resource.inner.lock().closing = true;
+    {
+        let mut inner = resource.inner.lock();
+        inner.closing_when_sent = false;
+        inner.closing = true;
+    }
     resource.data_ready.set();
     resource.meta_ready.set();
     let _ = resource.changed.wait_until(Wait::Idle, None, || {

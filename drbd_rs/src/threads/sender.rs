@@ -55,10 +55,35 @@ pub(crate) fn work(resource: &Arc<Resource>, sock: Sock, stop: &Stop) {
             Some(parcel) => deliver(resource, sock, parcel, &mut buf),
             None => {
                 uncork(resource, sock);
+                close_if_sent(resource);
                 let _ = ready(resource, sock).wait(Wait::Idle, None);
             }
         }
     }
+}
+
+/// Ends the connection, or the attempt to make one, if the core wants that and nothing waits for the
+/// meta socket any more.
+pub(crate) fn close_if_sent(resource: &Resource) {
+    let (sockets, listener) = {
+        let mut inner = resource.inner.lock();
+        let [_, waits] = &inner.queues;
+        let [_, sending] = inner.sending;
+        let sent = inner.sockets.is_none() || (waits.is_empty() && !sending);
+        if !inner.closing_when_sent || !sent {
+            return;
+        }
+        inner.closing_when_sent = false;
+        inner.closing = true;
+        (inner.sockets.clone(), inner.listener.clone())
+    };
+    if let Some(sockets) = sockets {
+        sockets.shutdown();
+    }
+    if let Some(listener) = listener {
+        listener.shutdown();
+    }
+    resource.changed.wake_all();
 }
 
 fn ready(resource: &Resource, sock: Sock) -> &EventFlag {
@@ -114,28 +139,34 @@ fn body(inner: &mut Inner, out: &Outgoing) -> Body {
 
 fn deliver(resource: &Arc<Resource>, sock: Sock, parcel: Parcel, buf: &mut [u8; BUFFER_SIZE]) {
     let token = parcel.out.token;
-    let sent = send(resource, sock, parcel, buf);
+    match send(resource, sock, parcel, buf) {
+        Ok(()) if token.0 == 0 => {}
+        Ok(()) => resource.step(Input::Sent { peer: PEER, token }),
+        Err(_) => resource.step(Input::Lost { peer: PEER, why: Lost::Broken }),
+    }
+    // Only now: who waits for the flag to fall goes on to the next connection, which must not hear
+    // of this one any more.
     {
         let mut inner = resource.inner.lock();
         if let Some(flag) = inner.sending.get_mut(side(sock)) {
             *flag = false;
         }
     }
-    match sent {
-        Ok(()) if token.0 == 0 => {}
-        Ok(()) => resource.step(Input::Sent { peer: PEER, token }),
-        Err(_) => resource.step(Input::Lost { peer: PEER, why: Lost::Broken }),
-    }
+    close_if_sent(resource);
     resource.changed.wake_all();
 }
 
 /// Asked when a send made no progress for `timeout` tenths of a second.
 fn stalled(resource: &Arc<Resource>) -> Stall {
-    if resource.inner.lock().closing {
+    let gives_up = || {
+        let inner = resource.inner.lock();
+        inner.closing || inner.closing_when_sent
+    };
+    if gives_up() {
         return Stall::GiveUp;
     }
     resource.step(Input::SendStalled { peer: PEER });
-    if resource.inner.lock().closing {
+    if gives_up() {
         Stall::GiveUp
     } else {
         Stall::KeepWaiting

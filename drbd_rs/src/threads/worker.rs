@@ -13,7 +13,7 @@ use kernel::sync::Arc;
 use crate::errands::Errand;
 use crate::exec::now;
 use crate::objects::resource::{Answer, Done, Kind, Resource};
-use crate::threads::receiver;
+use crate::threads::{receiver, sender};
 use crate::{admin, log};
 
 /// The body of the thread.
@@ -102,18 +102,8 @@ fn execute(resource: &Arc<Resource>, effect: Effect) {
     match effect {
         Effect::StartReceiver { peer } => receiver::start(resource, peer),
         Effect::CloseSockets { peer: _ } => {
-            let (sockets, listener) = {
-                let mut inner = resource.inner.lock();
-                inner.closing = true;
-                (inner.sockets.clone(), inner.listener.clone())
-            };
-            if let Some(sockets) = sockets {
-                sockets.shutdown();
-            }
-            if let Some(listener) = listener {
-                listener.shutdown();
-            }
-            resource.changed.wake_all();
+            resource.inner.lock().closing_when_sent = true;
+            sender::close_if_sent(resource);
         }
         Effect::SetReadOnly { vol, ro } => {
             if let Some(volume) = resource.volume(vol) {
