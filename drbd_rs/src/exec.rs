@@ -174,8 +174,8 @@ impl Resource {
     ) -> Progress {
         let (mut batch, progress, wake) = {
             let mut inner = self.inner.lock();
-            // A failed reservation is tried again: small allocations of a NOIO scope succeed as soon
-            // as any I/O below completes, and losing an effect is never right.
+            // A failed reservation is tried again: small allocations of a NOIO scope succeed as
+            // soon as any I/O below completes, and losing an effect is never right.
             while inner.reserve().is_err() {
                 drop(inner);
                 fsleep(Delta::from_millis(10));

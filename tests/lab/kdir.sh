@@ -9,10 +9,12 @@ refuse() {
     echo "$2" >&2
     exit 1
 }
-own="No kernel at hand? \`make setup\` builds a fitting one; then: make KDIR=~/.cache/drbd-rs/kernel/release"
+own="No kernel at hand? \`make setup\` builds a fitting one; then:\
+ make KDIR=~/.cache/drbd-rs/kernel/release"
 
 [ -d "$kdir" ] || refuse "there is no such folder." \
-    "Install the headers of the kernel (linux-headers-\$(uname -r)) or name its build folder by KDIR=. $own"
+    "Install the headers of the kernel (linux-headers-\$(uname -r)) or name its build folder by\
+ KDIR=. $own"
 config=$kdir/include/config/auto.conf
 [ -r "$config" ] || refuse "it is not a prepared build folder ($config is missing)." \
     "Run 'make modules_prepare' there, or name another one by KDIR=. $own"
@@ -27,7 +29,8 @@ rest=${release#*.}
 minor=${rest%%[!0-9]*}
 case $major$minor in *[!0-9]* | '') refuse "its version '$release' is not known." "$own" ;; esac
 if [ "$major" -lt 7 ] || { [ "$major" -eq 7 ] && [ "$minor" -lt 2 ]; }; then
-    refuse "it is Linux $release, the Rust interfaces needed came with 7.2." "Use 7.2 or newer. $own"
+    refuse "it is Linux $release, the Rust interfaces needed came with 7.2." \
+        "Use 7.2 or newer. $own"
 fi
 
 # Rust metadata only serves the very compiler that wrote it.
@@ -39,8 +42,11 @@ for candidate in ${RUSTC:-} ${KERNEL_RUSTC:-} /usr/bin/rustc rustc; do
         break
     fi
 done
-[ -n "$rustc" ] || refuse "it was built by '$wanted', which is not installed here." \
-    "Install that compiler and name it by RUSTC=, or rebuild the kernel with $(rustc --version 2>/dev/null || echo 'an installed one')."
+if [ -z "$rustc" ]; then
+    here=$(rustc --version 2>/dev/null || echo 'an installed one')
+    refuse "it was built by '$wanted', which is not installed here." \
+        "Install that compiler and name it by RUSTC=, or rebuild the kernel with $here."
+fi
 printf 'RUSTC=%s HOSTRUSTC=%s' "$rustc" "$rustc"
 
 # A kernel built by clang wants the same clang for the module's C file.

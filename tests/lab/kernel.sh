@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # Builds one test kernel: kernel.sh release | checked-kasan | checked-locks
 #
-# Result: $cache/kernel/<flavour> -> a build folder with arch/x86/boot/bzImage, everything an external
-# Rust module needs, and modules.img (an ext4 image of /lib/modules, stripped). The folder is
-# keyed by source version, configuration and compiler, because Rust metadata only serves the very
+# Result: $cache/kernel/<flavour> -> a build folder with arch/x86/boot/bzImage, everything an
+# external Rust module needs, and modules.img (an ext4 image of /lib/modules, stripped). The folder
+# is keyed by source version, configuration and compiler, because Rust metadata only serves the very
 # compiler that wrote it.
 set -eu
 . "$(dirname -- "$0")/lib.sh"
@@ -57,7 +57,8 @@ if [ ! -e "$out/.complete" ]; then
     make_in -s INSTALL_MOD_PATH="$out/modroot" INSTALL_MOD_STRIP=1 modules_install >&2
     rm -f "$out"/modroot/lib/modules/*/build "$out"/modroot/lib/modules/*/source
     size=$(($(du -sk "$out/modroot" | cut -f1) * 5 / 4 + 4096))
-    mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$out/modroot/lib/modules" "$out/modules.tmp" "${size}k"
+    mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$out/modroot/lib/modules" "$out/modules.tmp" \
+        "${size}k"
     mv "$out/modules.tmp" "$out/modules.img"
     rm -rf "$out/modroot"
     make_in -s kernelrelease > "$out/release.tmp"

@@ -32,7 +32,12 @@ sweep() { rm -rf "$cache"/*/tmp.* "$cache"/tmp.*; }
 
 # The version the machine reports, such as "12" or "13"; empty if it is not Debian.
 debian_release() {
-    (ID=; VERSION_ID=; . /etc/os-release 2>/dev/null; [ "$ID" = debian ] && echo "$VERSION_ID") || true
+    (
+        ID=
+        VERSION_ID=
+        . /etc/os-release 2>/dev/null
+        [ "$ID" = debian ] && echo "$VERSION_ID"
+    ) || true
 }
 
 # The suite that the root file system of the VMs is built from.

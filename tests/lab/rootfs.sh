@@ -9,7 +9,8 @@ set -eu
 . "$(dirname -- "$0")/lib.sh"
 [ -n "${DRBD_RS_LOCKED:-}" ] || take_lock
 
-include="drbd-utils,kmod,udev,iproute2,iputils-ping,e2fsprogs,xfsprogs,fio,tcpdump,procps,strace,dmsetup,nftables"
+include="drbd-utils,kmod,udev,iproute2,iputils-ping,e2fsprogs,xfsprogs,fio,tcpdump,procps,strace"
+include="$include,dmsetup,nftables"
 suite=$(debian_suite)
 key=$(echo "$suite $include" | sha256sum | cut -c1-12)
 final=$cache/rootfs/root-$suite-$key.img
@@ -33,7 +34,8 @@ if [ ! -e "$final" ]; then
     # Device nodes are left out: the nodes mount devtmpfs, and a user may not make them.
     tar -C "$tmp/root" --exclude='./dev/*' -xf "$tmp/root.tar"
     size=$(($(du -sk "$tmp/root" | cut -f1) * 5 / 4 + 16384))
-    mke2fs -q -t ext4 -O ^has_journal -m 0 -E root_owner=0:0 -d "$tmp/root" "$tmp/root.img" "${size}k"
+    mke2fs -q -t ext4 -O ^has_journal -m 0 -E root_owner=0:0 -d "$tmp/root" "$tmp/root.img" \
+        "${size}k"
     mv "$tmp/root.img" "$final"
 fi
 ln -sfn "$(basename "$final")" "$cache/rootfs/current"

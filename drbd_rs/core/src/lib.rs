@@ -10,6 +10,8 @@
 #![cfg_attr(not(any(test, CONFIG_RUST)), no_std)]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+// Nothing can be boxed without an allocator, and refusals are not made where it counts.
+#![allow(clippy::result_large_err)]
 #![cfg_attr(
     not(test),
     deny(

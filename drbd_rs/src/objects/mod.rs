@@ -8,8 +8,8 @@
 //!                 └────────────────────────────────┘
 //! ```
 //!
-//! The one cycle (a device's private data refers to its resource) ends with `del-minor`, which drops
-//! the `GenDisk`.
+//! The one cycle (a device's private data refers to its resource) ends with `del-minor`, which
+//! drops the `GenDisk`.
 
 pub(crate) mod app;
 pub(crate) mod backing;

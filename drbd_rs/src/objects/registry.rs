@@ -75,19 +75,6 @@ impl Registry {
         self.tables.lock().minors.iter().find(|m| m.minor >= from).cloned()
     }
 
-    /// The `n`th volume of `resource`, by volume number.
-    pub(crate) fn volume_at(&self, resource: &Arc<Resource>, n: usize) -> Option<MinorEntry> {
-        let tables = self.tables.lock();
-        let mut found: Option<&MinorEntry> = None;
-        let mut least = 0u32;
-        for _ in 0..=n {
-            let of_resource = tables.minors.iter().filter(|m| Arc::ptr_eq(&m.resource, resource));
-            found = of_resource.filter(|m| u32::from(m.vnr.0) >= least).min_by_key(|m| m.vnr.0);
-            least = u32::from(found?.vnr.0).saturating_add(1);
-        }
-        found.cloned()
-    }
-
     /// Adds a resource.
     pub(crate) fn add_resource(&self, resource: Arc<Resource>) -> Result {
         mem::push(&mut self.tables.lock().resources, resource, GFP_KERNEL)
@@ -125,10 +112,5 @@ impl Registry {
         let mut tables = self.tables.lock();
         let at = tables.minors.iter().position(|m| m.minor == minor)?;
         tables.minors.remove(at).ok()
-    }
-
-    /// Whether nothing is configured.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tables.lock().resources.is_empty()
     }
 }

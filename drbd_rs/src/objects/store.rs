@@ -3,7 +3,6 @@
 //! The storage that the core works on.
 
 use drbd_core::node::Store;
-use drbd_kapi::mem;
 use kernel::prelude::*;
 
 /// `KVVec` for everything: small ones come from the slab, large ones from vmalloc.
@@ -11,9 +10,4 @@ pub(crate) struct KernelStore;
 
 impl Store for KernelStore {
     type Vec<T> = KVVec<T>;
-}
-
-/// A vector of `n` times `value`, in the caller's allocation scope.
-pub(crate) fn filled<T: Clone>(value: T, n: usize) -> Result<KVVec<T>> {
-    mem::filled(n, || Ok(value.clone()))
 }

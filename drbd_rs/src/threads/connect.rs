@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Making a connection: two sockets, as the core's [`drbd_core::connect`] machine says, then features
-//! and authentication.
+//! Making a connection: two sockets, as the core's [`drbd_core::connect`] machine says, then
+//! features and authentication.
 
 use drbd_core::connect::{accept_timeout, Alive, Coins, Connect, Event, First, Next, Place, Slot};
 use drbd_core::node::PeerIx;

@@ -14,9 +14,6 @@ use crate::objects::app::App;
 use crate::objects::connection::Sockets;
 use crate::objects::resource::Resource;
 
-/// The buffer of a receiving thread.
-pub(crate) type Buffer = KBox<[u8; BUFFER_SIZE]>;
-
 /// Why receiving ended.
 pub(crate) enum End {
     /// The network.

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The worker, `drbd_w_<resource>`: completions of local I/O, timers, and the effects that belong to
-//! no I/O path.
+//! The worker, `drbd_w_<resource>`: completions of local I/O, timers, and the effects that belong
+//! to no I/O path.
 
 use drbd_core::node::{Effect, Input, OpId};
 use drbd_kapi::kthread::Stop;
 use drbd_kapi::mem;
 use drbd_kapi::wait::Wait;
-use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::errands::Errand;

@@ -2,10 +2,10 @@
 
 //! A backing device with a volatile write cache.
 //!
-//! Data sectors hold a 64-bit tag instead of 512 bytes, so that a full sync costs nothing; the tail,
-//! where internal metadata lie, holds real bytes. Each sector remembers what was written to it since
-//! the last flush; a power failure keeps, sector by sector, any one of these versions or the durable
-//! one. So writes are lost, reordered and torn at 512 bytes, as on real disks.
+//! Data sectors hold a 64-bit tag instead of 512 bytes, so that a full sync costs nothing; the
+//! tail, where internal metadata lie, holds real bytes. Each sector remembers what was written to
+//! it since the last flush; a power failure keeps, sector by sector, any one of these versions or
+//! the durable one. So writes are lost, reordered and torn at 512 bytes, as on real disks.
 
 use crate::rng::Rng;
 use drbd_core::units::{Sector, SectorRange, Sectors};

@@ -2,9 +2,10 @@
 
 //! What applications were told, and so what they may find.
 //!
-//! For each sector it keeps the values that a read may return: the one whose write was acknowledged
-//! last, and those of writes that were neither acknowledged nor overtaken since. A read that returns
-//! anything else has found lost or resurrected data. A value that was read is there to stay.
+//! For each sector it keeps the values that a read may return: the one whose write was
+//! acknowledged last, and those of writes that were neither acknowledged nor overtaken since. A
+//! read that returns anything else has found lost or resurrected data. A value that was read is
+//! there to stay.
 
 use drbd_core::units::SectorRange;
 use std::collections::HashMap;

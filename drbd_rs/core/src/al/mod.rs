@@ -141,7 +141,7 @@ impl Tx {
 
     /// The exchanges.
     pub fn updates(&self) -> impl Iterator<Item = &Update> {
-        self.updates.iter().take(self.len)
+        self.updates.get(..self.len).unwrap_or(&self.updates).iter()
     }
 
     /// The extents that leave the log. Their changed bitmap pages must be stable before the block

@@ -91,7 +91,8 @@ pub fn encode(
 }
 
 fn put(block: &mut [u8; BLOCK], at: usize, bytes: &[u8]) {
-    for (to, b) in block.iter_mut().skip(at).zip(bytes) {
+    let rest = block.get_mut(at..).unwrap_or_default();
+    for (to, b) in rest.iter_mut().zip(bytes) {
         *to = *b;
     }
 }

@@ -117,7 +117,8 @@ fn each_check_in_its_order() {
     let d = devices(2097152, 2097152);
     let l = Layout::compute(Kind::Internal, d, Striping::DEFAULT).unwrap();
     // Each change breaks its own check and the ones before hide those behind.
-    let steps: [(Invalid, fn(&mut Superblock)); 9] = [
+    type Change = fn(&mut Superblock);
+    let steps: [(Invalid, Change); 9] = [
         (Invalid::Bitmap, |s| s.la_size = Sectors(32768 * 65)),
         (Invalid::ActivityLog, |s| s.bm_offset = -132),
         (Invalid::TooLarge, |s| s.md_size = 4_000_000),

@@ -545,7 +545,8 @@ pub enum PayloadPlan {
         /// Data bytes, at most 1 MiB.
         bytes: u32,
     },
-    /// Read `digest` bytes of digest, then `bytes` straight into the pages of this application read.
+    /// Read `digest` bytes of digest, then `bytes` straight into the pages of this
+    /// application read.
     App {
         /// Whose pages.
         app: AppId,

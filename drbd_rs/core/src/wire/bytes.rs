@@ -18,7 +18,7 @@ impl BlockId {
 pub struct BarrierNr(pub u32);
 
 /// Most bytes in the name of an algorithm or in the shared secret, its NUL included.
-pub const NAME_SIZE: usize = 64;
+const NAME_SIZE: usize = 64;
 
 /// The name of an algorithm: at most 63 bytes, none of them NUL.
 #[derive(Clone, Copy, PartialEq, Eq)]

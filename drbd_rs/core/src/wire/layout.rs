@@ -108,10 +108,10 @@ macro_rules! packet {
 
         impl $name {
             /// Bytes on the wire; the protocol fixes them.
-            pub const SIZE: usize = $size;
+            $vis const SIZE: usize = $size;
 
             /// Reads the packet; `bytes` must be exactly as long as the packet is.
-            pub fn decode(bytes: &[u8]) -> Result<$name, crate::wire::Malformed> {
+            $vis fn decode(bytes: &[u8]) -> Result<$name, crate::wire::Malformed> {
                 let Ok(raw) = <$layout as zerocopy::FromBytes>::read_from_bytes(bytes) else {
                     return Err(crate::wire::Malformed::Length);
                 };
@@ -121,7 +121,7 @@ macro_rules! packet {
             }
 
             /// Appends the packet.
-            pub fn encode(&self, w: &mut crate::wire::Writer<'_>) {
+            $vis fn encode(&self, w: &mut crate::wire::Writer<'_>) {
                 let raw = $layout {
                     $( $field: crate::wire::layout::Field::to_wire(self.$field), )+
                     $( pad: <$pad as zerocopy::FromZeros>::new_zeroed(), )?

@@ -29,7 +29,7 @@ fn handshake_packet(kind: u8, s: Seeds, blob: &[u8], name: &str) -> Packet {
             feature_flags: y,
             protocol_max: z,
         }),
-        3 => Packet::AuthChallenge(AuthChallenge::decode(&blob).unwrap()),
+        3 => Packet::AuthChallenge(AuthChallenge::decode(blob).unwrap()),
         4 => Packet::AuthResponse(AuthResponse::decode(&blob[..20]).unwrap()),
         5 => Packet::Protocol(protocol),
         6 => Packet::ProtocolUpdate(protocol),

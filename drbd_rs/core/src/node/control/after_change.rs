@@ -160,10 +160,7 @@ impl<S: Store> Resource<S> {
                 worked = true;
             }
         }
-        for peer in [PEER] {
-            worked |= self.after_conn_change(peer, h);
-        }
-        worked
+        worked | self.after_conn_change(PEER, h)
     }
 
     /// What an effect waited for is over.
@@ -246,17 +243,7 @@ impl<S: Store> Resource<S> {
         let again = After::Control(Next::AfterChange { vol });
         let has_disk = self.state(vol).disk >= Disk::Inconsistent;
         match later {
-            Later::ForgetCrashedPrimary => {
-                if let Some(v) = self.vol_mut(vol) {
-                    v.ctl.crashed_primary = false;
-                    for p in v.peers.iter_mut() {
-                        if let Some(u) = p.ctl.uuids.as_mut() {
-                            u.flags &= !crate::uuid::flags::CRASHED_PRIMARY;
-                        }
-                    }
-                }
-                Done::Yes
-            }
+            Later::ForgetCrashedPrimary => self.later_forget_crash(vol),
             Later::HelperPriOnInconDegr => {
                 self.call_helper(HelperCommand::PriOnInconDegr, Some(vol), again, h);
                 Done::Waits
@@ -264,12 +251,7 @@ impl<S: Store> Resource<S> {
             Later::ThawNoData => self.later_thaw_no_data(item, h),
             Later::ThawFenced => self.later_thaw_fenced(h),
             Later::SendSyncUuid if has_disk => self.later_sync_uuid(vol, item, h),
-            Later::PeerAttached => {
-                self.cancel_resync(vol, h);
-                self.send_uuids(vol, 0, h);
-                self.send_state(vol, item.new, h);
-                Done::Yes
-            }
+            Later::PeerAttached => self.later_peer_attached(vol, item, h),
             Later::SendBitmap => {
                 if self.state(vol).conn == Conn::WFBitMapS {
                     self.queue_bitmap_send(vol, h);
@@ -289,12 +271,7 @@ impl<S: Store> Resource<S> {
             | Later::DisklessPeerPromoted
             | Later::DisklessPeerDemoted
             | Later::Demoted => Done::Yes,
-            Later::SendAttached => {
-                self.send_sizes(vol, 0, h);
-                self.send_uuids(vol, 0, h);
-                self.send_state(vol, item.new, h);
-                Done::Yes
-            }
+            Later::SendAttached => self.later_send_attached(vol, item, h),
             Later::SendStatePause
             | Later::SendStateConnected
             | Later::SendStateAhead
@@ -312,22 +289,8 @@ impl<S: Store> Resource<S> {
             }
             Later::StartFullSync => self.later_full_sync(vol, item, h),
             Later::DiskFailed => self.later_disk_failed(vol, item, h),
-            Later::WentDiskless => {
-                if item.new.conn >= Conn::Connected {
-                    self.send_state(vol, item.new, h);
-                }
-                self.drop_backing(vol, h);
-                Done::Yes
-            }
-            Later::ResyncGrown => {
-                let grown = self
-                    .vol_mut(vol)
-                    .is_some_and(|v| core::mem::take(&mut v.ctl.resync_after_neg));
-                if grown && item.new.conn == Conn::Connected {
-                    self.resync_after_grow(vol, h);
-                }
-                Done::Yes
-            }
+            Later::WentDiskless => self.later_went_diskless(vol, item, h),
+            Later::ResyncGrown => self.later_resync_grown(vol, item, h),
             Later::WriteBitmap => {
                 if has_disk {
                     self.write_bitmap(vol, Pages::Changed, After::Nothing, h);
@@ -341,6 +304,50 @@ impl<S: Store> Resource<S> {
                 Done::Yes
             }
         }
+    }
+
+    fn later_forget_crash(&mut self, vol: VolIx) -> Done {
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.crashed_primary = false;
+            for p in v.peers.iter_mut() {
+                if let Some(u) = p.ctl.uuids.as_mut() {
+                    u.flags &= !crate::uuid::flags::CRASHED_PRIMARY;
+                }
+            }
+        }
+        Done::Yes
+    }
+
+    fn later_peer_attached(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        self.cancel_resync(vol, h);
+        self.send_uuids(vol, 0, h);
+        self.send_state(vol, item.new, h);
+        Done::Yes
+    }
+
+    fn later_send_attached(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        self.send_sizes(vol, 0, h);
+        self.send_uuids(vol, 0, h);
+        self.send_state(vol, item.new, h);
+        Done::Yes
+    }
+
+    fn later_went_diskless(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        if item.new.conn >= Conn::Connected {
+            self.send_state(vol, item.new, h);
+        }
+        self.drop_backing(vol, h);
+        Done::Yes
+    }
+
+    fn later_resync_grown(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        let grown = self
+            .vol_mut(vol)
+            .is_some_and(|v| core::mem::take(&mut v.ctl.resync_after_neg));
+        if grown && item.new.conn == Conn::Connected {
+            self.resync_after_grow(vol, h);
+        }
+        Done::Yes
     }
 
     fn later_thaw_no_data(&mut self, item: Item, h: &mut impl Host) -> Done {

@@ -171,8 +171,8 @@ impl Disk {
             0
         } else {
             // Rounded up to what the disk can discard; 1 MiB is the most that can be asked for.
-            let parts = wish.max(gran).div_ceil(gran);
-            parts.saturating_mul(gran).min(1 << 20)
+            let rounded = wish.max(gran).checked_next_multiple_of(gran);
+            rounded.unwrap_or(u32::MAX).min(1 << 20)
         };
     }
 

@@ -148,7 +148,7 @@ pub(crate) struct Suspended {
 }
 
 /// What `control/` keeps about a resource.
-pub struct ResourceControl {
+pub(crate) struct ResourceControl {
     /// Options of the resource.
     pub(crate) opts: ResourceOpts,
     /// Suspension, merged into each volume's state.

@@ -5,7 +5,7 @@
 use crate::state::conn::State as Conn;
 use crate::time::Instant;
 use crate::units::{Minor, Vnr};
-use crate::wire::{BlockId, Header, Packet};
+use crate::wire::{BlockDesc, BlockId, Header, Packet, RsUuid};
 
 use super::super::io::{BufId, Effect, Host, Input, PayloadPlan, PeerIx, Progress, Sock, VolIx};
 use super::super::note::Note;
@@ -125,11 +125,8 @@ impl<S: Store> Resource<S> {
     /// True: something was done, or could have been with more room.
     #[inline(never)]
     fn control_pump(&mut self, h: &mut impl Host) -> bool {
-        let mut worked = false;
-        for peer in [PEER] {
-            self.ping_tick(peer, h);
-            worked |= self.connect_pump(peer, h);
-        }
+        self.ping_tick(PEER, h);
+        let mut worked = self.connect_pump(PEER, h);
         worked |= self.after_change_pump(h);
         worked |= self.operation_pump(h);
         worked
@@ -188,8 +185,7 @@ impl<S: Store> Resource<S> {
             Packet::ProtocolUpdate(p) => self.recv_protocol(peer, p, true, h),
             Packet::ConnStChgReq(req) => return self.recv_conn_state_req(peer, req, h),
             Packet::StateChgReq(req) => {
-                let vol = self.volume_by_number(a.vnr)?;
-                return self.recv_state_req(peer, vol, req, h);
+                return self.recv_state_req(peer, self.volume_by_number(a.vnr)?, req, h);
             }
             Packet::SyncParam(p) => {
                 if let Some(vol) = self.configured(a.vnr, "SyncParam", h) {
@@ -197,9 +193,8 @@ impl<S: Store> Resource<S> {
                 }
             }
             Packet::Sizes(p) => {
-                if let Some(vol) = self.configured(a.vnr, "Sizes", h) {
-                    return self.recv_sizes(vol, p, h);
-                }
+                let vol = self.configured(a.vnr, "Sizes", h);
+                return vol.map_or(Ok(()), |vol| self.recv_sizes(vol, p, h));
             }
             Packet::Uuids(p) => {
                 if let Some(vol) = self.configured(a.vnr, "Uuids", h) {
@@ -207,23 +202,12 @@ impl<S: Store> Resource<S> {
                 }
             }
             Packet::State(p) => {
-                if let Some(vol) = self.configured(a.vnr, "State", h) {
-                    return self.recv_state(vol, p, h);
-                }
+                let vol = self.configured(a.vnr, "State", h);
+                return vol.map_or(Ok(()), |vol| self.recv_state(vol, p, h));
             }
-            Packet::SyncUuid(p) => {
-                let vol = self.volume_by_number(a.vnr)?;
-                return self.recv_sync_uuid(vol, p, h);
-            }
-            Packet::Bitmap | Packet::CompressedBitmap => {
-                let vol = self.volume_by_number(a.vnr)?;
-                let compressed = a.packet == Packet::CompressedBitmap;
-                return self.recv_bitmap(vol, compressed, a.body, h);
-            }
-            Packet::OutOfSync(p) => {
-                let vol = self.volume_by_number(a.vnr)?;
-                return self.recv_out_of_sync(vol, p, h);
-            }
+            Packet::SyncUuid(p) => return self.received_sync_uuid(a.vnr, p, h),
+            Packet::Bitmap | Packet::CompressedBitmap => return self.received_bitmap(&a, h),
+            Packet::OutOfSync(p) => return self.received_out_of_sync(a.vnr, p, h),
             Packet::RsDataReply(_)
             | Packet::RsDataRequest(_)
             | Packet::RsThinReq(_)
@@ -262,6 +246,32 @@ impl<S: Store> Resource<S> {
             | Packet::ConnStChgReply(_) => return Err(Violation::Unexpected),
         }
         Ok(())
+    }
+
+    fn received_sync_uuid(
+        &mut self,
+        vnr: u16,
+        p: RsUuid,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let vol = self.volume_by_number(vnr)?;
+        self.recv_sync_uuid(vol, p, h)
+    }
+
+    fn received_out_of_sync(
+        &mut self,
+        vnr: u16,
+        p: BlockDesc,
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let vol = self.volume_by_number(vnr)?;
+        self.recv_out_of_sync(vol, p, h)
+    }
+
+    fn received_bitmap(&mut self, a: &Arrival<'_>, h: &mut impl Host) -> Result<(), Violation> {
+        let vol = self.volume_by_number(a.vnr)?;
+        let compressed = a.packet == Packet::CompressedBitmap;
+        self.recv_bitmap(vol, compressed, a.body, h)
     }
 
     fn received_meta(&mut self, a: Arrival<'_>, h: &mut impl Host) -> Result<(), Violation> {

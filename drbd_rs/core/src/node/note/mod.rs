@@ -479,100 +479,83 @@ impl Note {
     pub const fn level(&self) -> Level {
         match self {
             Note::SplitBrain | Note::Unrelated => Level::Alert,
-            Note::ChangeRefused { .. }
-            | Note::ConnChangeRefused { .. }
-            | Note::FenceBroken(_)
-            | Note::NoMetaData
-            | Note::OldMetaData
-            | Note::UncleanMetaData
-            | Note::BadMetaData(_)
-            | Note::DiskSizeTooBig { .. }
-            | Note::DiskTooSmall { .. }
-            | Note::OnlyWithUuid(_)
-            | Note::PeerOnlyWithUuid(_)
-            | Note::RequestedTooBig { .. }
-            | Note::PeerDiskTooSmall { .. }
-            | Note::PeerDeviceTooSmall { .. }
-            | Note::LocalIoFailed { .. }
-            | Note::MetaIoFailed
-            | Note::DiskTimeout
-            | Note::PingTimeout
-            | Note::RequestTimeout { .. }
-            | Note::Violated(_)
-            | Note::Incompatible(_)
-            | Note::AlgorithmsDiffer { .. }
-            | Note::NeedsProtocol(_)
-            | Note::NoSourceWithoutData
-            | Note::PrimaryWouldLose { anyway: false }
-            | Note::PeerAttachAborted
-            | Note::CannotThaw
-            | Note::ResyncFailed(_)
-            | Note::BeforeResyncRefused { .. }
-            | Note::NoResyncWithoutBitmap => Level::Error,
-            Note::Implied(_)
-            | Note::FenceTooLate
-            | Note::NotFencing
-            | Note::ForcedSplitBrain
-            | Note::ForcedUpToDate
-            | Note::BitmapUuidInUse(_)
-            | Note::MdTooSmall { .. }
-            | Note::ImplicitShrink { .. }
-            | Note::TruncatingAtAttach { .. }
-            | Note::BothDiskless
-            | Note::IgnoredPeerSize { .. }
-            | Note::SizesDiffer { .. }
-            | Note::ForcedDetach
-            | Note::ConnectGivenUp
-            | Note::SendExpired { .. }
-            | Note::CsumsUnused
-            | Note::UnknownVolume { .. }
-            | Note::ByDiskStates { .. }
-            | Note::SplitBrainSolved { .. }
-            | Note::SplitBrainManual { .. }
-            | Note::PrimaryWouldLose { anyway: true }
-            | Note::FullSyncDue
-            | Note::ResyncRuns
-            | Note::Unsupported(_)
-            | Note::NetConfMissing
-            | Note::BadIndex(_)
-            | Note::ResumedWithoutData
-            | Note::Unexpected(_)
-            | Note::Busy => Level::Warn,
-            Note::StateChanged { .. }
-            | Note::HelperStarts(_)
-            | Note::HelperEnded { .. }
-            | Note::Fenced(_)
-            | Note::AttachedTo(_)
-            | Note::UuidsNow { .. }
-            | Note::NewCurrentUuid(_)
-            | Note::FullSyncAtAttach
-            | Note::MarkedByBitmap { .. }
-            | Note::BitmapSized { .. }
-            | Note::SizeNow(_)
-            | Note::MaxBio(_)
-            | Note::WriteOrdering(_)
-            | Note::PeerSetsSize { .. }
-            | Note::ReceiverStarts
-            | Note::Handshake { .. }
-            | Note::ConnectionClosed
-            | Note::SocketLost
-            | Note::UsingAlgorithm { .. }
-            | Note::HandshakeUuids { .. }
-            | Note::Compared { .. }
-            | Note::RealPeerDisk(_)
-            | Note::DryRun { .. }
-            | Note::SkipInitialSync
-            | Note::BitsWithoutResync(_)
-            | Note::ResyncBegins { .. }
-            | Note::ResyncDone { .. }
-            | Note::ResyncContinues
-            | Note::ResyncSuspended
-            | Note::GrowWithoutResync
-            | Note::BitmapWritten { .. }
-            | Note::AlSuspended
-            | Note::AlResumed
-            | Note::OutOfSync { .. } => Level::Info,
+            _ if self.is_failure() => Level::Error,
+            _ if self.is_warning() => Level::Warn,
+            _ => Level::Info,
         }
+    }
+
+    /// Something that was wanted does not happen.
+    const fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Note::ChangeRefused { .. }
+                | Note::ConnChangeRefused { .. }
+                | Note::FenceBroken(_)
+                | Note::NoMetaData
+                | Note::OldMetaData
+                | Note::UncleanMetaData
+                | Note::BadMetaData(_)
+                | Note::DiskSizeTooBig { .. }
+                | Note::DiskTooSmall { .. }
+                | Note::OnlyWithUuid(_)
+                | Note::PeerOnlyWithUuid(_)
+                | Note::RequestedTooBig { .. }
+                | Note::PeerDiskTooSmall { .. }
+                | Note::PeerDeviceTooSmall { .. }
+                | Note::LocalIoFailed { .. }
+                | Note::MetaIoFailed
+                | Note::DiskTimeout
+                | Note::PingTimeout
+                | Note::RequestTimeout { .. }
+                | Note::Violated(_)
+                | Note::Incompatible(_)
+                | Note::AlgorithmsDiffer { .. }
+                | Note::NeedsProtocol(_)
+                | Note::NoSourceWithoutData
+                | Note::PrimaryWouldLose { anyway: false }
+                | Note::PeerAttachAborted
+                | Note::CannotThaw
+                | Note::ResyncFailed(_)
+                | Note::BeforeResyncRefused { .. }
+                | Note::NoResyncWithoutBitmap
+        )
+    }
+
+    /// It goes on, but people should know.
+    const fn is_warning(&self) -> bool {
+        matches!(
+            self,
+            Note::Implied(_)
+                | Note::FenceTooLate
+                | Note::NotFencing
+                | Note::ForcedSplitBrain
+                | Note::ForcedUpToDate
+                | Note::BitmapUuidInUse(_)
+                | Note::MdTooSmall { .. }
+                | Note::ImplicitShrink { .. }
+                | Note::TruncatingAtAttach { .. }
+                | Note::BothDiskless
+                | Note::IgnoredPeerSize { .. }
+                | Note::SizesDiffer { .. }
+                | Note::ForcedDetach
+                | Note::ConnectGivenUp
+                | Note::SendExpired { .. }
+                | Note::CsumsUnused
+                | Note::UnknownVolume { .. }
+                | Note::ByDiskStates { .. }
+                | Note::SplitBrainSolved { .. }
+                | Note::SplitBrainManual { .. }
+                | Note::PrimaryWouldLose { anyway: true }
+                | Note::FullSyncDue
+                | Note::ResyncRuns
+                | Note::Unsupported(_)
+                | Note::NetConfMissing
+                | Note::BadIndex(_)
+                | Note::ResumedWithoutData
+                | Note::Unexpected(_)
+                | Note::Busy
+        )
     }
 
     /// Whether there is nothing to print: a change of which the line would show nothing.

@@ -32,6 +32,7 @@ impl fmt::Display for Note {
         self.about_states(f)
             .or_else(|| self.about_disk(f))
             .or_else(|| self.about_sizes(f))
+            .or_else(|| self.about_peer_sizes(f))
             .or_else(|| self.about_peer(f))
             .or_else(|| self.about_handshake(f))
             .or_else(|| self.about_resync(f))
@@ -175,6 +176,13 @@ impl Note {
                     wanted.0, max.0
                 )
             }
+            Note::GrowWithoutResync => f.write_str("Resync of new storage suppressed"),
+            _ => return None,
+        })
+    }
+
+    fn about_peer_sizes(&self, f: &mut fmt::Formatter<'_>) -> Said {
+        Some(match *self {
             Note::BothDiskless => f.write_str("Both nodes diskless!"),
             Note::PeerDiskTooSmall { now, device } => write!(
                 f,
@@ -210,7 +218,6 @@ impl Note {
             Note::PeerSetsSize { old, new } => {
                 write!(f, "Peer sets u_size to {} sectors (old: {})", new.0, old.0)
             }
-            Note::GrowWithoutResync => f.write_str("Resync of new storage suppressed"),
             _ => return None,
         })
     }

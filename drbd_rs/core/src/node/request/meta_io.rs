@@ -462,8 +462,11 @@ impl<S: Store> Resource<S> {
                 if *in_flight != 0 {
                     return false;
                 }
-                let (tx, failed) = (*tx, *failed);
-                self.write_al_block(vol, tx, failed, h);
+                if *failed {
+                    self.end_transaction(vol, false, h);
+                } else {
+                    self.write_al_block(vol, h);
+                }
                 return false;
             };
             *next = next.saturating_add(1);
@@ -475,14 +478,15 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn write_al_block(&mut self, vol: VolIx, tx: Tx, failed: bool, h: &mut impl Host) {
+    /// Not inlined: a transaction is large, and its pages are looked at on I/O paths.
+    #[inline(never)]
+    fn write_al_block(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(b) = self.io_backing(vol) else {
             return;
         };
-        if failed {
-            self.end_transaction(vol, tx, false, h);
+        let Transaction::Pages { tx, .. } = b.meta_io.transaction else {
             return;
-        }
+        };
         b.meta_io.transaction = Transaction::Block { tx };
         let sector = b.disk.layout.al_block(tx.number());
         let flags = durable(b.disk.conf.md_flushes);
@@ -498,11 +502,14 @@ impl<S: Store> Resource<S> {
     }
 
     /// Without `written` the disk has been given up; its requests go on to the peer alone.
-    fn end_transaction(&mut self, vol: VolIx, tx: Tx, written: bool, h: &mut impl Host) {
+    fn end_transaction(&mut self, vol: VolIx, written: bool, h: &mut impl Host) {
         let Some(b) = self.io_backing(vol) else {
             return;
         };
-        b.al.commit(&tx, written);
+        match &b.meta_io.transaction {
+            Transaction::Pages { tx, .. } | Transaction::Block { tx } => b.al.commit(tx, written),
+            Transaction::None => return,
+        }
         b.meta_io.transaction = Transaction::None;
         self.al_committed(vol, h);
         self.job_pump(vol, h);
@@ -530,9 +537,9 @@ impl<S: Store> Resource<S> {
         if !ok {
             self.io_error(vol, IoErrorKind::Meta, h);
         }
-        let tx = self.io_backing(vol).map(|b| b.meta_io.transaction);
-        if let Some(Transaction::Block { tx }) = tx {
-            self.end_transaction(vol, tx, ok, h);
+        let tx = self.io_backing(vol).map(|b| &b.meta_io.transaction);
+        if let Some(Transaction::Block { .. }) = tx {
+            self.end_transaction(vol, ok, h);
         }
     }
 

@@ -94,7 +94,7 @@ pub struct Storage<S: Store> {
 }
 
 /// What `request/` keeps about a resource.
-pub struct ResourceIo<S: Store> {
+pub(crate) struct ResourceIo<S: Store> {
     requests: Slab<Request, S::Vec<Slot<Request>>>,
     peer_requests: Slab<PeerRequest, S::Vec<Slot<PeerRequest>>>,
     /// Peer's writes that wait before they go to the disk, in the order of arrival.
@@ -114,7 +114,7 @@ pub struct ResourceIo<S: Store> {
 
 impl<S: Store> ResourceIo<S> {
     /// Nothing in flight.
-    pub fn new(storage: Storage<S>) -> Self {
+    pub(crate) fn new(storage: Storage<S>) -> Self {
         ResourceIo {
             requests: Slab::new(storage.requests),
             peer_requests: Slab::new(storage.peer_requests),
@@ -171,7 +171,7 @@ impl<S: Store> VolumeIo<S> {
     }
 
     /// Nothing in flight. `writes` has as many slots as there may be requests in the resource.
-    pub fn new(writes: S::Vec<interval::Slot>) -> Self {
+    pub(crate) fn new(writes: S::Vec<interval::Slot>) -> Self {
         VolumeIo {
             admit: Queue::EMPTY,
             conflict: Queue::EMPTY,

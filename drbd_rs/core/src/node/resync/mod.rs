@@ -214,15 +214,16 @@ impl PeerDeviceResync {
 
     /// The slot in this stage that came first.
     fn oldest(&self, stage: Stage) -> Option<(u16, Slot)> {
-        (0u16..)
+        let (ix, slot) = (0u64..)
             .zip(self.slots.iter())
             .filter(|(_, s)| s.stage == stage)
-            .min_by_key(|(_, s)| s.turn.wrapping_sub(self.turn))
-            .map(|(ix, s)| (ix, *s))
+            .min_by_key(|(_, s)| s.turn.wrapping_sub(self.turn))?;
+        Some((u16::try_from(ix).ok()?, *slot))
     }
 
     fn free_slots(&self) -> usize {
-        self.slots.iter().filter(|s| s.stage == Stage::Free).count()
+        let free = self.slots.iter().filter(|s| s.stage == Stage::Free);
+        free.fold(0, |n: usize, _| n.saturating_add(1))
     }
 
     fn has(&self, stage: Stage) -> bool {

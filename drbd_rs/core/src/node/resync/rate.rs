@@ -2,9 +2,9 @@
 
 //! How fast a resync asks for data: the controller of algorithms.md §5.2 and the throttle of §5.3.
 //!
-//! The controller wants a constant amount of data on the way (or a constant delay), and spreads each
-//! correction over the next `steps` steps of 100 ms, so that it does not swing. All arithmetic is in
-//! whole sectors and exact, so that it moves as the C driver's does.
+//! The controller wants a constant amount of data on the way (or a constant delay), and spreads
+//! each correction over the next `steps` steps of 100 ms, so that it does not swing. All arithmetic
+//! is in whole sectors and exact, so that it moves as the C driver's does.
 //!
 //! Invariant: `total` is the sum of the `steps` slots of the plan.
 

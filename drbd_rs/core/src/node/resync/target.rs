@@ -517,8 +517,8 @@ impl<S: Store> Resource<S> {
         Ok(())
     }
 
-    /// Whether a resync write is under way, or not yet acknowledged, in this range: an application's
-    /// write of the peer waits for it, so that the older data never come last.
+    /// Whether a resync write is under way, or not yet acknowledged, in this range: an
+    /// application's write of the peer waits for it, so that the older data never come last.
     pub(crate) fn resync_write_overlaps(&self, vol: VolIx, range: SectorRange) -> bool {
         self.rs(vol).is_some_and(|rs| {
             rs.slots.iter().any(|s| match s.stage {

@@ -38,7 +38,7 @@ impl<S: Store> Resource<S> {
     ) -> Resource<S> {
         Resource {
             volumes,
-            conns: [const { () }; super::super::super::PEERS].map(|()| Connection {
+            conns: [(); super::super::super::PEERS].map(|()| Connection {
                 ctl: ConnectionControl::new(),
                 epochs: request::Epochs::new(),
             }),

@@ -235,7 +235,7 @@ impl<S: Store> Resource<S> {
             .as_ref()
             .map_or(MAX_BIO_SIZE, |b| b.disk.limits.max_bio);
         // Never below what any block layer needs, and in whole blocks.
-        own.min(peer).min(MAX_BIO_SIZE).max(MAX_BIO_SIZE_SAFE) & !0xfff
+        own.min(peer).clamp(MAX_BIO_SIZE_SAFE, MAX_BIO_SIZE) & !0xfff
     }
 
     /// The limits of the block device now.
