@@ -35,19 +35,8 @@ pub(crate) enum Verdict {
 /// Agrees with the peer.
 pub(crate) fn agree(resource: &Resource, setup: &Setup, socket: &TcpSocket) -> Verdict {
     match run(setup, socket) {
-        Ok(agreed) => {
-            pr_info!(
-                "drbd {}: Handshake successful: Agreed network protocol version {}\n",
-                resource.label(),
-                agreed.apv
-            );
-            pr_info!(
-                "drbd {}: Feature flags enabled on protocol level: 0x{:x}\n",
-                resource.label(),
-                agreed.features
-            );
-            Verdict::Agreed(agreed)
-        }
+        // The core says what was agreed on, in the words of the C driver.
+        Ok(agreed) => Verdict::Agreed(agreed),
         Err(Trouble::Network) => Verdict::Retry,
         Err(Trouble::Algorithm) => {
             pr_err!(
