@@ -48,7 +48,7 @@ fn show(n: &Narrator, cluster: &Cluster) -> Result<()> {
     let [a, b] = two(cluster)?;
     let resource = Resource {
         net: "ping-int 2; ping-timeout 10; timeout 20; connect-int 3;".into(),
-        disk: "resync-rate 100M; c-max-rate 100M;".into(),
+        disk: "resync-rate 100M; c-plan-ahead 0;".into(),
         ..Resource::default()
     };
     resource.configure(cluster)?;

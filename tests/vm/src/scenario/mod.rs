@@ -26,8 +26,8 @@ pub fn pair(drivers: [Driver; 2], kernel: Kernel, mib: u64) -> [NodeSpec; 2] {
     ]
 }
 
-/// A pair that is up, synchronised, with `a` primary. A rate high enough is set, the default of
-/// 250 KiB/s being what production begins with.
+/// A pair that is up, synchronised, with `a` primary. The rate is fixed and high: the default of
+/// 250 KiB/s is what production begins with, and the controller slows down on a loaded host.
 ///
 /// # Errors
 /// When a step fails.
@@ -35,7 +35,7 @@ pub fn primary_a_in_sync(cluster: &Cluster, resource: &Resource) -> Result<()> {
     let mut resource = resource.clone();
     resource
         .disk
-        .push_str(" resync-rate 100M; c-max-rate 100M; c-min-rate 0;");
+        .push_str(" resync-rate 100M; c-plan-ahead 0; c-min-rate 0;");
     resource.configure(cluster)?;
     drbd::create_and_up(cluster)?;
     let [a, _] = two(cluster)?;
