@@ -232,7 +232,8 @@ impl Node {
             kernel: cache::kernel_image(kernel)?,
             initrd: self.dir.join("initrd"),
             append: format!(
-                "console=ttyS0 panic=-1 loglevel=5 net.ifnames=0 lab.host={} lab.addr={}/24{}",
+                "console=ttyS0 panic=-1 loglevel=5 net.ifnames=0 no_timer_check lab.host={} \
+                 lab.addr={}/24{}",
                 self.name(),
                 self.address(),
                 kernel.append()
