@@ -136,7 +136,7 @@ impl Inner {
             room: MAX_EFFECTS,
             wake: Wake::default(),
         };
-        (&mut self.machine, host)
+        (&mut *self.machine, host)
     }
 }
 

@@ -146,6 +146,8 @@ fn answer(resource: &Resource, op: OpId, answer: Answer) {
 }
 
 /// Takes the disk from below the volume; closing it may wait for I/O, so that is an errand.
+/// Not inlined: what the core kept about the disk takes kilobytes of the stack on its way out.
+#[inline(never)]
 fn drop_backing(resource: &Arc<Resource>, vol: drbd_core::node::VolIx) {
     let storage = resource.inner.lock().machine.take_backing(vol);
     if let Some(backing) = resource.volume(vol).and_then(|v| v.set_backing(None)) {

@@ -270,7 +270,11 @@ impl Node {
         Ok(())
     }
 
-    fn load_driver(&self) -> Result<()> {
+    /// Loads the node's driver; [`Node::start`] does so by itself.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub fn load_driver(&self) -> Result<()> {
         match self.spec.driver {
             Driver::None => {}
             Driver::C => {

@@ -10,6 +10,8 @@ use drbd_lab::{Cluster, Driver, Kernel, Result};
 type Scenario = fn(&Cluster, u64) -> Result<()>;
 
 const MIB: u64 = 64;
+/// A checked kernel is slow.
+const CHECKED_MIB: u64 = 32;
 
 fn seed(default: u64) -> u64 {
     std::env::var("DRBD_LAB_SEED")
@@ -18,9 +20,13 @@ fn seed(default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-fn run(name: &str, drivers: [Driver; 2], default: u64, scenario: Scenario) {
+fn run(name: &str, drivers: [Driver; 2], kernel: Kernel, default: u64, scenario: Scenario) {
     let seed = seed(default);
-    let specs = pair(drivers, Kernel::Release, MIB);
+    let mib = match kernel {
+        Kernel::Release => MIB,
+        Kernel::Kasan | Kernel::Locks => CHECKED_MIB,
+    };
+    let specs = pair(drivers, kernel, mib);
     Cluster::test(name, &specs, |c| {
         scenario(c, seed).map_err(|e| e.context(format!("seed {seed}")))
     });
@@ -41,7 +47,12 @@ macro_rules! on_every_pairing {
             use Driver::{Ours, C};
 
             fn on(pairing: &str, drivers: [Driver; 2]) {
-                run(&format!("{}-{pairing}", stringify!($name)), drivers, $seed, $scenario);
+                on_kernel(pairing, drivers, Kernel::Release);
+            }
+
+            fn on_kernel(pairing: &str, drivers: [Driver; 2], kernel: Kernel) {
+                let name = format!("{}-{pairing}", stringify!($name));
+                run(&name, drivers, kernel, $seed, $scenario);
             }
 
             #[test]
@@ -62,6 +73,16 @@ macro_rules! on_every_pairing {
             #[test]
             fn c_ours() {
                 on("c-ours", [C, Ours]);
+            }
+
+            #[test]
+            fn ours_ours_kasan() {
+                on_kernel("ours-ours-kasan", [Ours, Ours], Kernel::Kasan);
+            }
+
+            #[test]
+            fn ours_ours_locks() {
+                on_kernel("ours-ours-locks", [Ours, Ours], Kernel::Locks);
             }
         }
     )*};

@@ -117,17 +117,33 @@ pub struct Update {
     pub old: Option<AlExtent>,
 }
 
-/// A transaction: the exchanges that the next commit makes valid.
-#[derive(Clone, Copy, Debug)]
+/// A transaction: the exchanges that the next commit makes valid. About 1 KiB: it is filled where it
+/// stays, and not passed around.
+#[derive(Debug)]
 pub struct Tx {
     number: u32,
     context_start: u32,
     durable: bool,
     len: usize,
-    updates: [Update; 64],
+    updates: [Update; al_block::UPDATES],
 }
 
 impl Tx {
+    /// No exchanges.
+    pub const fn new() -> Tx {
+        Tx {
+            number: 0,
+            context_start: 0,
+            durable: false,
+            len: 0,
+            updates: [Update {
+                slot: 0,
+                new: AlExtent(0),
+                old: None,
+            }; al_block::UPDATES],
+        }
+    }
+
     /// Number of the transaction, which gives its place in the ring.
     pub const fn number(&self) -> u32 {
         self.number
@@ -267,33 +283,27 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             .map(|(ix, _)| ix)
     }
 
-    /// Fixes the exchanges that wait, so that they can be written. `None` if there are none, or if
-    /// a transaction is in flight or the log is frozen. End it with [`ActivityLog::commit`].
-    pub fn transaction(&mut self) -> Option<Tx> {
-        if self.lru.pending() == 0 {
-            return None;
-        }
-        self.fix()
+    /// Fixes the exchanges that wait in `tx`, so that they can be written. False if there are none,
+    /// or if a transaction is in flight or the log is frozen. End it with [`ActivityLog::commit`].
+    pub fn transaction(&mut self, tx: &mut Tx) -> bool {
+        self.lru.pending() != 0 && self.fix(tx)
     }
 
     /// Like [`ActivityLog::transaction`], but also without an exchange: it then only repeats a part
     /// of the log. For writing the whole ring anew, once for each of its blocks.
-    pub fn rewrite_step(&mut self) -> Option<Tx> {
-        self.fix()
+    pub fn rewrite_step(&mut self, tx: &mut Tx) -> bool {
+        self.fix(tx)
     }
 
-    fn fix(&mut self) -> Option<Tx> {
+    fn fix(&mut self, tx: &mut Tx) -> bool {
         if !self.lru.try_lock_for_transaction() {
-            return None;
+            return false;
         }
         self.in_flight = true;
-        let mut tx = Tx {
-            number: self.number,
-            context_start: self.context_start,
-            durable: self.durable,
-            len: 0,
-            updates: [Update::default(); 64],
-        };
+        tx.number = self.number;
+        tx.context_start = self.context_start;
+        tx.durable = self.durable;
+        tx.len = 0;
         for (to, (ix, slot)) in tx.updates.iter_mut().zip(self.lru.changes()) {
             *to = Update {
                 slot: u16::try_from(ix).unwrap_or(u16::MAX),
@@ -302,16 +312,14 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             };
             tx.len = tx.len.saturating_add(1);
         }
-        Some(tx)
+        true
     }
 
     /// Writes the block of a transaction that is in flight.
     pub fn encode(&self, tx: &Tx, block: &mut [u8; 4096]) {
         let slots = self.lru.capacity();
-        let mut context = [FREE; al_block::CONTEXT];
-        for (to, ix) in context.iter_mut().zip(tx.context_start..slots) {
-            *to = self.lru.slot(ix).map_or(FREE, lru::Slot::number);
-        }
+        let from = tx.context_start..slots;
+        let context = from.map(|ix| self.lru.slot(ix).map_or(FREE, lru::Slot::number));
         al_block::encode(
             &al_block::Header {
                 number: tx.number,
@@ -320,7 +328,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
                 context_start: u16::try_from(tx.context_start).unwrap_or(u16::MAX),
             },
             tx.updates().map(|update| (update.slot, update.new.0)),
-            &context,
+            context,
             block,
         );
     }

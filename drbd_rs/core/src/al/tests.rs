@@ -28,8 +28,13 @@ fn many(extent: u32, n: u32) -> Claim {
     Claim::new(SectorRange::new(Sector(u64::from(extent) << 13), bytes))
 }
 
+fn next(log: &mut Log) -> Option<Tx> {
+    let mut tx = Tx::new();
+    log.transaction(&mut tx).then_some(tx)
+}
+
 fn run(log: &mut Log) {
-    let tx = log.transaction().unwrap();
+    let tx = next(log).unwrap();
     log.commit(&tx, true);
 }
 
@@ -37,14 +42,14 @@ fn run(log: &mut Log) {
 fn a_cold_extent_waits_for_its_transaction() {
     let mut log = log(4);
     let range = SectorRange::new(Sector(8192), 4096);
-    assert!(log.try_begin(range, free).is_none() && log.transaction().is_none());
+    assert!(log.try_begin(range, free).is_none() && next(&mut log).is_none());
     let (mut a, mut b) = (Claim::new(range), one(1));
     assert_eq!(log.begin(&mut a, free), Begin::NeedTransaction);
     assert_eq!(log.begin(&mut b, free), Begin::NeedTransaction);
     assert!(log.is_used(AlExtent(1)) && log.used() == 1);
-    let tx = log.transaction().unwrap();
+    let tx = next(&mut log).unwrap();
     assert_eq!((tx.updates().count(), tx.evicted().count()), (1, 0));
-    assert!(log.transaction().is_none() && log.is_in_flight());
+    assert!(next(&mut log).is_none() && log.is_in_flight());
     // A third one joins the transaction in flight, a new extent cannot.
     let (mut c, mut d) = (one(1), one(2));
     assert_eq!(log.begin(&mut c, free), Begin::NeedTransaction);
@@ -68,7 +73,7 @@ fn an_evicted_extent_is_named() {
     assert_eq!(log.begin(&mut b, free), Begin::Wait(Wait::Starving));
     log.put(&mut a);
     assert_eq!(log.begin(&mut b, free), Begin::NeedTransaction);
-    let tx = log.transaction().unwrap();
+    let tx = next(&mut log).unwrap();
     assert_eq!(tx.evicted().collect::<Vec<_>>(), [AlExtent(5)]);
     log.commit(&tx, false);
     assert!(log.is_stable(&b));
@@ -150,7 +155,7 @@ fn without_updates_nothing_is_to_be_written() {
     for extent in 0..2 {
         let mut claim = one(extent);
         assert_eq!(log.begin(&mut claim, free), Begin::NeedTransaction);
-        let tx = log.transaction().unwrap();
+        let tx = next(&mut log).unwrap();
         assert!(!tx.is_durable() && tx.evicted().next().is_none());
         log.commit(&tx, false);
         assert!(log.is_stable(&claim) && log.put(&mut claim));
@@ -193,7 +198,8 @@ proptest! {
         let mut open: Vec<Claim> = Vec::new();
         // The ring starts as a resize leaves it.
         for _ in 0..8 {
-            let tx = log.rewrite_step().unwrap();
+            let mut tx = Tx::new();
+            prop_assert!(log.rewrite_step(&mut tx));
             log.encode(&tx, &mut ring[tx.number() as usize % 8]);
             log.commit(&tx, true);
         }
@@ -202,7 +208,7 @@ proptest! {
             let told = log.begin(&mut claim, free);
             open.push(claim);
             if dice % 3 != 0 {
-                if let Some(tx) = log.transaction() {
+                if let Some(tx) = next(&mut log) {
                     log.encode(&tx, &mut ring[tx.number() as usize % 8]);
                     log.commit(&tx, true);
                     prop_assert!(told != Begin::NeedTransaction || log.is_stable(&claim));

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod golden;
 pub mod shell;
 pub mod story;
+pub mod teardown;
 
 use std::time::Duration;
 

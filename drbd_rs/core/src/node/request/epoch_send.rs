@@ -102,6 +102,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Sends the barrier of an epoch that is over although nothing follows it.
+    #[inline(never)]
     pub(super) fn close_idle_epoch(&mut self, peer: PeerIx, h: &mut impl Host) {
         let open = self.io.epoch;
         let Some(e) = self.io_conn(peer).map(|c| &c.epochs) else {
@@ -136,6 +137,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Takes the writes of acknowledged epochs off the wire; true if room ran out.
+    #[inline(never)]
     pub(super) fn acked_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         let Some(acked) = self.io_conn(peer).and_then(|c| c.epochs.acked) else {
             return false;

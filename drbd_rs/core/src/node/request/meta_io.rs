@@ -65,16 +65,13 @@ enum Transaction {
     None,
     /// Pages of evicted extents are being written.
     Pages {
-        tx: Tx,
         /// Extents before this one were looked at.
         next: usize,
         in_flight: u32,
         failed: bool,
     },
     /// The block is being written.
-    Block {
-        tx: Tx,
-    },
+    Block,
 }
 
 /// Metadata I/O of one attached disk.
@@ -89,6 +86,8 @@ pub(crate) struct MetaIo {
     waiters: [After; WAITERS],
     next_waiters: [After; WAITERS],
     transaction: Transaction,
+    /// What it is about, while there is one.
+    tx: Tx,
     job: Option<Job>,
     jobs: [Option<(JobKind, After)>; JOBS],
 }
@@ -104,6 +103,7 @@ impl MetaIo {
             waiters: [After::Nothing; WAITERS],
             next_waiters: [After::Nothing; WAITERS],
             transaction: Transaction::None,
+            tx: Tx::new(),
             job: None,
             jobs: [None; JOBS],
         }
@@ -114,7 +114,7 @@ impl MetaIo {
         let tx = match self.transaction {
             Transaction::None => 0,
             Transaction::Pages { in_flight, .. } => in_flight.saturating_add(1),
-            Transaction::Block { .. } => 1,
+            Transaction::Block => 1,
         };
         let job = self.job.map_or(0, |j| j.in_flight);
         u32::from(self.superblock_in_flight)
@@ -274,6 +274,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Moves metadata I/O on; true if room ran out.
+    #[inline(never)]
     pub(super) fn meta_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         let now = h.now();
         let Some(v) = self.io_vol_mut(vol) else {
@@ -411,6 +412,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Begins a transaction if exchanges wait; true if room ran out.
+    #[inline(never)]
     pub(super) fn start_transaction(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         let has_disk = self.io_has_disk(vol);
         let Some(b) = self.io_backing(vol) else {
@@ -419,15 +421,14 @@ impl<S: Store> Resource<S> {
         if !matches!(b.meta_io.transaction, Transaction::None) {
             return false;
         }
-        let Some(tx) = b.al.transaction() else {
+        if !b.al.transaction(&mut b.meta_io.tx) {
             return self.al_committed(vol, h);
-        };
-        if !tx.is_durable() || !has_disk {
-            b.al.commit(&tx, has_disk);
+        }
+        if !b.meta_io.tx.is_durable() || !has_disk {
+            b.al.commit(&b.meta_io.tx, has_disk);
             return self.al_committed(vol, h);
         }
         b.meta_io.transaction = Transaction::Pages {
-            tx,
             next: 0,
             in_flight: 0,
             failed: false,
@@ -444,7 +445,6 @@ impl<S: Store> Resource<S> {
             };
             let busy = b.meta_io.job.is_some_and(|j| j.in_flight != 0);
             let Transaction::Pages {
-                tx,
                 next,
                 in_flight,
                 failed,
@@ -458,7 +458,7 @@ impl<S: Store> Resource<S> {
             if h.room() < UNIT {
                 return true;
             }
-            let Some(extent) = tx.evicted().nth(*next).filter(|_| !*failed) else {
+            let Some(extent) = b.meta_io.tx.evicted().nth(*next).filter(|_| !*failed) else {
                 if *in_flight != 0 {
                     return false;
                 }
@@ -478,17 +478,12 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// Not inlined: a transaction is large, and its pages are looked at on I/O paths.
-    #[inline(never)]
     fn write_al_block(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(b) = self.io_backing(vol) else {
             return;
         };
-        let Transaction::Pages { tx, .. } = b.meta_io.transaction else {
-            return;
-        };
-        b.meta_io.transaction = Transaction::Block { tx };
-        let sector = b.disk.layout.al_block(tx.number());
+        b.meta_io.transaction = Transaction::Block;
+        let sector = b.disk.layout.al_block(b.meta_io.tx.number());
         let flags = durable(b.disk.conf.md_flushes);
         emit(
             vol,
@@ -506,10 +501,10 @@ impl<S: Store> Resource<S> {
         let Some(b) = self.io_backing(vol) else {
             return;
         };
-        match &b.meta_io.transaction {
-            Transaction::Pages { tx, .. } | Transaction::Block { tx } => b.al.commit(tx, written),
-            Transaction::None => return,
+        if let Transaction::None = b.meta_io.transaction {
+            return;
         }
+        b.al.commit(&b.meta_io.tx, written);
         b.meta_io.transaction = Transaction::None;
         self.al_committed(vol, h);
         self.job_pump(vol, h);
@@ -537,8 +532,8 @@ impl<S: Store> Resource<S> {
         if !ok {
             self.io_error(vol, IoErrorKind::Meta, h);
         }
-        let tx = self.io_backing(vol).map(|b| &b.meta_io.transaction);
-        if let Some(Transaction::Block { .. }) = tx {
+        let tx = self.io_backing(vol).map(|b| b.meta_io.transaction);
+        if let Some(Transaction::Block) = tx {
             self.end_transaction(vol, ok, h);
         }
     }
@@ -574,8 +569,8 @@ impl<S: Store> Resource<S> {
                 let Some(b) = self.io_backing(vol) else {
                     return;
                 };
-                if let Transaction::Block { tx } = &b.meta_io.transaction {
-                    b.al.encode(tx, page);
+                if let Transaction::Block = b.meta_io.transaction {
+                    b.al.encode(&b.meta_io.tx, page);
                 }
             }
             Some(Name::AlPage(vol, n) | Name::BitmapPage(vol, n)) => {
