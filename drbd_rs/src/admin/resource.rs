@@ -50,12 +50,12 @@ pub(super) fn create(call: &Call<'_>) -> Outcome {
     DONE
 }
 
-/// Not inlined: a machine takes kilobytes of the stack on its way to its place.
+/// Not inlined: what goes into a resource is put together on the stack.
 #[inline(never)]
 fn build(call: &Call<'_>, name: CString, opts: ResourceOpts) -> Result<Arc<Resource>> {
     let machine = storage::machine(opts)?;
     let events = call.admin.events.clone();
-    Resource::new(name, KBox::into_inner(machine), storage::COMPLETIONS, events)
+    Resource::new(name, machine, storage::COMPLETIONS, events)
 }
 
 /// `del-resource`.

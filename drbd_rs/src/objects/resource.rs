@@ -77,7 +77,7 @@ pub(crate) struct Completions {
 /// Everything under the lock.
 pub(crate) struct Inner {
     /// The decisions.
-    pub(crate) machine: Machine,
+    pub(crate) machine: KBox<Machine>,
     /// Application I/O by `AppId`.
     pub(crate) apps: Table<Arc<App>>,
     /// Buffers by `BufId`.
@@ -191,7 +191,7 @@ impl Resource {
     /// A resource around `machine`, without threads.
     pub(crate) fn new(
         name: CString,
-        machine: Machine,
+        machine: KBox<Machine>,
         io_capacity: usize,
         events: Arc<Events>,
     ) -> Result<Arc<Self>> {

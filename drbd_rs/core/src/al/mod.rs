@@ -282,6 +282,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         self.fix()
     }
 
+    /// Not inlined: a transaction is large, and callers move it about.
+    #[inline(never)]
     fn fix(&mut self) -> Option<Tx> {
         if !self.lru.try_lock_for_transaction() {
             return None;
@@ -308,10 +310,8 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     /// Writes the block of a transaction that is in flight.
     pub fn encode(&self, tx: &Tx, block: &mut [u8; 4096]) {
         let slots = self.lru.capacity();
-        let mut context = [FREE; al_block::CONTEXT];
-        for (to, ix) in context.iter_mut().zip(tx.context_start..slots) {
-            *to = self.lru.slot(ix).map_or(FREE, lru::Slot::number);
-        }
+        let context =
+            (tx.context_start..slots).map(|ix| self.lru.slot(ix).map_or(FREE, lru::Slot::number));
         al_block::encode(
             &al_block::Header {
                 number: tx.number,
@@ -320,7 +320,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
                 context_start: u16::try_from(tx.context_start).unwrap_or(u16::MAX),
             },
             tx.updates().map(|update| (update.slot, update.new.0)),
-            &context,
+            context,
             block,
         );
     }

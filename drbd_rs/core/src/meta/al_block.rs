@@ -49,11 +49,12 @@ pub struct Header {
 }
 
 /// Writes a block: up to [`UPDATES`] exchanges as (slot, new extent) and the extents of the slots
-/// from `context_start` on, [`FREE`] for none. Further exchanges are ignored.
+/// from `context_start` on, [`FREE`] for none. What does not fit is ignored; slots that are
+/// missing at the end are free.
 pub fn encode(
     header: &Header,
     updates: impl Iterator<Item = (u16, u32)>,
-    context: &[u32; CONTEXT],
+    context: impl Iterator<Item = u32>,
     block: &mut [u8; BLOCK],
 ) {
     block.iter_mut().for_each(|b| *b = 0);
@@ -81,10 +82,11 @@ pub fn encode(
     put(block, 14, &count.to_be_bytes());
     put(block, 16, &header.slots.to_be_bytes());
     put(block, 18, &header.context_start.to_be_bytes());
-    let tail = block.iter_mut().skip(CONTEXT_AT);
-    let bytes = context.iter().flat_map(|extent| extent.to_be_bytes());
-    for (to, b) in tail.zip(bytes) {
-        *to = b;
+    let tail = block.get_mut(CONTEXT_AT..).unwrap_or_default();
+    tail.fill(0xff);
+    for (to, extent) in tail.chunks_exact_mut(4).zip(context) {
+        let bytes = to.iter_mut().zip(extent.to_be_bytes());
+        bytes.for_each(|(to, b)| *to = b);
     }
     let crc = crc32c::update(0, block);
     put(block, CRC_AT, &crc.to_be_bytes());
@@ -291,7 +293,7 @@ mod tests {
         encode(
             &header(0x0102_0304),
             [(7, 0x0506_0708)].into_iter(),
-            &context,
+            context.into_iter(),
             &mut b,
         );
         assert_eq!(b[..8], [0x69, 0xcb, 0x65, 0xa2, 1, 2, 3, 4]);
@@ -318,7 +320,12 @@ mod tests {
             kind: Kind::Initialized,
             ..header(0)
         };
-        encode(&fresh, [(1, 1)].into_iter(), &[5; CONTEXT], &mut b);
+        encode(
+            &fresh,
+            [(1, 1)].into_iter(),
+            [5; CONTEXT].into_iter(),
+            &mut b,
+        );
         let mut slots = [ReplaySlot::EMPTY; 1237];
         let seen = replay([&b, &[0; BLOCK]].into_iter(), &mut slots);
         assert_eq!((seen.initialized, seen.corrupt, seen.newest), (1, 1, None));
@@ -329,11 +336,16 @@ mod tests {
     fn newer_wins_across_the_wrap() {
         let mut blocks = [[0; BLOCK]; 2];
         let context = [FREE; CONTEXT];
-        encode(&header(0), [(3, 30)].into_iter(), &context, &mut blocks[0]);
+        encode(
+            &header(0),
+            [(3, 30)].into_iter(),
+            context.into_iter(),
+            &mut blocks[0],
+        );
         encode(
             &header(u32::MAX),
             [(3, 20), (4, 40)].into_iter(),
-            &context,
+            context.into_iter(),
             &mut blocks[1],
         );
         let mut slots = [ReplaySlot::EMPTY; 1237];
@@ -348,7 +360,7 @@ mod tests {
         #[test]
         fn one_flipped_bit_is_noticed(at in 0..BLOCK, bit in 0u8..8, number: u32) {
             let mut b = [0; BLOCK];
-            encode(&header(number), [(1, 2)].into_iter(), &[3; CONTEXT], &mut b);
+            encode(&header(number), [(1, 2)].into_iter(), [3; CONTEXT].into_iter(), &mut b);
             let block = Block::decode(&b).unwrap();
             prop_assert_eq!(block.header(), header(number));
             prop_assert_eq!(block.updates().collect::<Vec<_>>(), vec![(1, 2)]);

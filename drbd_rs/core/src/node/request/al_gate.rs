@@ -53,6 +53,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Gives the log another try for all that wait; true if room ran out.
+    #[inline(never)]
     pub(super) fn al_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         let has_disk = self.io_has_disk(vol);
         if !has_disk && self.release_from_log(vol, h) {

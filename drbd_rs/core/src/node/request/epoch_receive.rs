@@ -212,6 +212,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Finishes epochs of the peer; true if room ran out.
+    #[inline(never)]
     pub(super) fn received_epochs_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         loop {
             let ordering = self.io.ordering;

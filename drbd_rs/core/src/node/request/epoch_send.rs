@@ -136,6 +136,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Takes the writes of acknowledged epochs off the wire; true if room ran out.
+    #[inline(never)]
     pub(super) fn acked_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         let Some(acked) = self.io_conn(peer).and_then(|c| c.epochs.acked) else {
             return false;

@@ -18,7 +18,7 @@ use super::UNIT;
 
 use super::super::control::IoErrorKind;
 use super::super::io::{AppResult, Effect, Host, IoFlags, IoToken, MetaOp, VolIx};
-use super::super::{After, Resource, Store};
+use super::super::{After, Backing, Resource, Store};
 use crate::al::Tx;
 use crate::bitmap::PageFlags;
 use crate::time::{Duration, Instant};
@@ -419,20 +419,11 @@ impl<S: Store> Resource<S> {
         if !matches!(b.meta_io.transaction, Transaction::None) {
             return false;
         }
-        let Some(tx) = b.al.transaction() else {
-            return self.al_committed(vol, h);
-        };
-        if !tx.is_durable() || !has_disk {
-            b.al.commit(&tx, has_disk);
-            return self.al_committed(vol, h);
+        if fix_transaction(b, has_disk) {
+            self.transaction_pump(vol, h)
+        } else {
+            self.al_committed(vol, h)
         }
-        b.meta_io.transaction = Transaction::Pages {
-            tx,
-            next: 0,
-            in_flight: 0,
-            failed: false,
-        };
-        self.transaction_pump(vol, h)
     }
 
     /// Moves the transaction on; true if room ran out.
@@ -586,6 +577,26 @@ impl<S: Store> Resource<S> {
             Some(Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {}
         }
     }
+}
+
+/// Fixes the exchanges that wait; true if they are to be written. Not inlined: a transaction is
+/// large, and the callers go on from here.
+#[inline(never)]
+fn fix_transaction<S: Store>(b: &mut Backing<S>, has_disk: bool) -> bool {
+    let Some(tx) = b.al.transaction() else {
+        return false;
+    };
+    if !tx.is_durable() || !has_disk {
+        b.al.commit(&tx, has_disk);
+        return false;
+    }
+    b.meta_io.transaction = Transaction::Pages {
+        tx,
+        next: 0,
+        in_flight: 0,
+        failed: false,
+    };
+    true
 }
 
 /// How metadata that others rely on is written.

@@ -308,6 +308,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Lets the peer's writes go on, in order; true if room ran out.
+    #[inline(never)]
     pub(super) fn peer_writes_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         while let Some(id) = self.io.peer_waiting.front().copied() {
             if h.room() < UNIT {

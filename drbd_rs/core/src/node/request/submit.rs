@@ -92,6 +92,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Lets in what may come in; true if room ran out.
+    #[inline(never)]
     pub(super) fn admission_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         while self.io_vol(vol).is_some_and(|v| !v.io.admit.is_empty()) {
             if !self.may_admit(vol) {
@@ -136,6 +137,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Tries again what waited for overlapping writes; true if room ran out.
+    #[inline(never)]
     pub(super) fn conflict_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         let Some(v) = self.io_vol_mut(vol) else {
             return false;

@@ -55,6 +55,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Goes on with a thaw; true if room ran out.
+    #[inline(never)]
     pub(super) fn thaw_pump(&mut self, h: &mut impl Host) -> bool {
         self.notice_resumption();
         let Some(what) = self.io.thaw.what else {

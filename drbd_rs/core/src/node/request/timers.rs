@@ -30,6 +30,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Looks for requests that take too long; true if room ran out.
+    #[inline(never)]
     pub(super) fn request_timers(&mut self, h: &mut impl Host) -> bool {
         let now = h.now();
         if self.io.log.oldest().is_none() {
@@ -132,6 +133,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Goes on giving up local legs; true if room ran out.
+    #[inline(never)]
     pub(super) fn abandon_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         if !self.io_vol(vol).is_some_and(|v| v.io.abandon) {
             return false;
