@@ -51,11 +51,11 @@ pub fn reserve<T, A: Allocator>(vec: &mut Vec<T, A>, more: usize, flags: Flags) 
 }
 
 /// A vector of `len` items, made one by one. Does not start I/O; may sleep.
-pub fn filled<T>(len: usize, mut make: impl FnMut() -> Result<T>) -> Result<KVVec<T>> {
+pub fn filled<T>(len: usize, mut make: impl FnMut() -> T) -> Result<KVVec<T>> {
     let _noio = NoIoScope::enter();
     let mut vec = KVVec::with_capacity(len, kernel::alloc::flags::GFP_KERNEL)?;
     for _ in 0..len {
-        push_within(&mut vec, make()?).map_err(|_| ENOMEM)?;
+        push_within(&mut vec, make()).map_err(|_| ENOMEM)?;
     }
     Ok(vec)
 }

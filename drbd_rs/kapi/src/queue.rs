@@ -32,7 +32,7 @@ struct Ring<T> {
 impl<T> Ring<T> {
     fn with_capacity(capacity: usize) -> Result<Self> {
         Ok(Self {
-            slots: filled(capacity, || Ok(None))?,
+            slots: filled(capacity, || None)?,
             head: 0,
             len: 0,
         })

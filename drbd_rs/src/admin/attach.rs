@@ -95,7 +95,7 @@ fn begin(
     storage: KBox<node::Backing<KernelStore>>,
     host: &mut StepHost<'_>,
 ) -> Option<Answer> {
-    let no = machine.attach(op, vol, KBox::into_inner(storage), host).err()?;
+    let no = machine.attach(op, vol, storage, host).err()?;
     Some(Answer { code: no.code, info: no.info })
 }
 

@@ -61,13 +61,18 @@ pub(super) fn net(call: &Call<'_>) -> Outcome {
 /// The connection with its new options. Not inlined: options are large, and the stack is not.
 #[inline(never)]
 fn renewed(call: &Call<'_>, setup: &Setup) -> Result<Arc<Setup>, Refusal> {
-    let mut base = setup.conf;
+    let conf = net_conf(call, &setup.conf)?;
+    let renewed = Setup { conf, my: setup.my, peer: setup.peer };
+    Ok(Arc::new(renewed, GFP_KERNEL).map_err(Error::from)?)
+}
+
+#[inline(never)]
+fn net_conf(call: &Call<'_>, now: &NetConf) -> Result<NetConf, Refusal> {
+    let mut base = *now;
     if call.set_defaults() {
         base.set_defaults();
     }
-    let conf = optional(NetConf::from_attrs(base, call.attrs(), Mode::Change), base)?.clamped();
-    let renewed = Setup { conf, my: setup.my, peer: setup.peer };
-    Ok(Arc::new(renewed, GFP_KERNEL).map_err(Error::from)?)
+    Ok(optional(NetConf::from_attrs(base, call.attrs(), Mode::Change), base)?.clamped())
 }
 
 /// Judges the names of digests, by loading each.

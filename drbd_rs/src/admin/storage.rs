@@ -5,7 +5,7 @@
 use drbd_core::bitmap;
 use drbd_core::nl::conf::ResourceOpts;
 use drbd_core::node::admin::AttachNeeds;
-use drbd_core::node::{self, BackingStorage, PeerDevice, Storage, VolumeStorage, PEERS};
+use drbd_core::node::{self, BackingStorage, Connection, PeerDevice, Storage, VolumeStorage, PEERS};
 use drbd_core::store::{interval, slab};
 use drbd_core::units::index;
 use drbd_kapi::mem::{filled, NoIoScope};
@@ -30,26 +30,27 @@ pub(super) const COMPLETIONS: usize = REQUESTS + PEER_REQUESTS + 4_096;
 pub(super) fn machine(opts: ResourceOpts) -> Result<KBox<Machine>> {
     let _noio = NoIoScope::enter();
     let storage = Storage {
-        requests: filled(REQUESTS, || Ok(slab::Slot::EMPTY))?,
-        peer_requests: filled(PEER_REQUESTS, || Ok(slab::Slot::EMPTY))?,
-        peer_waiting: filled(PEER_REQUESTS, || Ok(None))?,
-        sent_epochs: filled(REQUESTS, || Ok(None))?,
+        requests: filled(REQUESTS, || slab::Slot::EMPTY)?,
+        peer_requests: filled(PEER_REQUESTS, || slab::Slot::EMPTY)?,
+        peer_waiting: filled(PEER_REQUESTS, || None)?,
+        sent_epochs: filled(REQUESTS, || None)?,
     };
-    let volumes = filled(VOLUMES, || Ok(None))?;
-    Ok(KBox::new(node::Resource::new(opts, volumes, storage), GFP_KERNEL)?)
+    let volumes = filled(VOLUMES, || None)?;
+    let conns = filled(PEERS, || const { Connection::new() })?;
+    Ok(KBox::new(node::Resource::new(opts, volumes, conns, storage), GFP_KERNEL)?)
 }
 
 /// A list of volumes with twice the room of one of `len`.
 pub(super) fn volumes(len: usize) -> Result<KVVec<Option<node::Volume<KernelStore>>>> {
-    filled(len.saturating_mul(2).max(VOLUMES), || Ok(None))
+    filled(len.saturating_mul(2).max(VOLUMES), || None)
 }
 
 /// What the machine keeps about a volume: among others, the ranges that are being written.
 #[inline(never)]
 pub(super) fn volume() -> Result<VolumeStorage<KernelStore>> {
     Ok(VolumeStorage {
-        writes: filled(REQUESTS + PEER_REQUESTS, || Ok(interval::Slot::EMPTY))?,
-        peers: filled(PEERS, || Ok(PeerDevice::new()))?,
+        writes: filled(REQUESTS + PEER_REQUESTS, || interval::Slot::EMPTY)?,
+        peers: filled(PEERS, || const { PeerDevice::new() })?,
     })
 }
 
@@ -59,9 +60,9 @@ pub(super) fn volume() -> Result<VolumeStorage<KernelStore>> {
 /// ENOMEM: the bitmap takes 32 KiB for each GiB of the disk.
 pub(super) fn backing(needs: &AttachNeeds) -> Result<node::Backing<KernelStore>> {
     let slots = usize::try_from(needs.al_slots).map_err(|_| ENOMEM)?;
-    let al = filled(slots, || Ok(Default::default()))?;
-    let extents = filled(needs.extents, || Ok(Default::default()))?;
-    let words = filled(index(needs.bitmap.words), || Ok(0u64))?;
-    let pages = filled(index(needs.bitmap.pages), || Ok(bitmap::PageFlags::EMPTY))?;
+    let al = filled(slots, Default::default)?;
+    let extents = filled(needs.extents, Default::default)?;
+    let words = filled(index(needs.bitmap.words), || 0u64)?;
+    let pages = filled(index(needs.bitmap.pages), || bitmap::PageFlags::EMPTY)?;
     node::Backing::new(needs, BackingStorage { al, words, pages, extents }).ok_or(ENOMEM)
 }

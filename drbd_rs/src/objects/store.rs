@@ -10,4 +10,5 @@ pub(crate) struct KernelStore;
 
 impl Store for KernelStore {
     type Vec<T> = KVVec<T>;
+    type Box<T> = KBox<T>;
 }

@@ -10,7 +10,9 @@ use drbd_core::bitmap::PageFlags;
 use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
 use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
 use drbd_core::node::VolumeStorage;
-use drbd_core::node::{AppOp, Backing, BackingStorage, OpId, PeerDevice, Resource, Storage, PEER};
+use drbd_core::node::{
+    AppOp, Backing, BackingStorage, Connection, OpId, PeerDevice, Resource, Storage, PEER,
+};
 use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Duration;
 use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
@@ -49,7 +51,12 @@ fn machine() -> Machine {
         sent_epochs: vec![None; REQUESTS],
     };
     let volumes = (0..2).map(|_| None).collect();
-    Resource::new(ResourceOpts::default(), volumes, storage)
+    Resource::new(
+        ResourceOpts::default(),
+        volumes,
+        vec![Connection::new()],
+        storage,
+    )
 }
 
 fn backing(disk: &Disk, conf: &DiskConf) -> Backing<VecStore> {
@@ -167,7 +174,7 @@ impl World {
         let backing = backing(disk, &conf);
         let op = OpId(self.next_op);
         self.with_machine(node, |res, host| {
-            if let Err(refused) = res.attach(op, VOL, backing, host) {
+            if let Err(refused) = res.attach(op, VOL, Box::new(backing), host) {
                 panic!("attach: {}", refused.code);
             }
         });

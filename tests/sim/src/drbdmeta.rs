@@ -39,8 +39,7 @@ fn fresh_ring(disk: &mut Disk, l: &Layout) {
             context_start: 0,
         };
         let mut block = [0; 4096];
-        let context = [u32::MAX; al_block::CONTEXT];
-        al_block::encode(&header, std::iter::empty(), &context, &mut block);
+        al_block::encode(&header, std::iter::empty(), std::iter::empty(), &mut block);
         disk.write_bytes(l.al_block(number), &block, true);
     }
 }

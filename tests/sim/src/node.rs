@@ -16,6 +16,7 @@ pub struct VecStore;
 
 impl Store for VecStore {
     type Vec<T> = Vec<T>;
+    type Box<T> = Box<T>;
 }
 
 /// The machine.

@@ -52,6 +52,8 @@ pub const PEER: PeerIx = PeerIx(0);
 pub trait Store: Sized + 'static {
     /// A vector of fixed length.
     type Vec<T>: DerefMut<Target = [T]>;
+    /// Something large, put aside. Never made by the machine, only moved about and dropped.
+    type Box<T>: DerefMut<Target = T>;
 }
 
 /// What is done once something is durable or an activity has ended. Stored, compared, copied.
@@ -79,6 +81,37 @@ pub struct Backing<S: Store> {
     pub(crate) extents: ResyncExtents<S::Vec<crate::resync_extents::Slot>>,
     /// Metadata I/O in flight and what waits for it. Owned by `request/meta_io.rs`.
     pub(crate) meta_io: request::MetaIo,
+}
+
+/// The place of a volume's disk. It is large, and volumes are moved about on small stacks.
+pub(crate) struct BackingPlace<S: Store>(Option<S::Box<Backing<S>>>);
+
+impl<S: Store> BackingPlace<S> {
+    pub(crate) const EMPTY: Self = BackingPlace(None);
+
+    pub(crate) fn as_ref(&self) -> Option<&Backing<S>> {
+        self.0.as_deref()
+    }
+
+    pub(crate) fn as_mut(&mut self) -> Option<&mut Backing<S>> {
+        self.0.as_deref_mut()
+    }
+
+    pub(crate) const fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) const fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn put(&mut self, backing: S::Box<Backing<S>>) {
+        self.0 = Some(backing);
+    }
+
+    pub(crate) fn take(&mut self) -> Option<S::Box<Backing<S>>> {
+        self.0.take()
+    }
 }
 
 /// Storage for the tables of a disk; [`admin::AttachNeeds`] says how much.
@@ -120,7 +153,7 @@ pub struct PeerDevice {
 
 impl PeerDevice {
     /// A peer that nothing is known of.
-    pub fn new() -> PeerDevice {
+    pub const fn new() -> PeerDevice {
         PeerDevice {
             ctl: control::PeerDeviceControl::new(),
             io: request::PeerDeviceIo::new(),
@@ -158,17 +191,33 @@ pub struct Volume<S: Store> {
     /// Owned by `request/`.
     pub(crate) io: request::VolumeIo<S>,
     /// The local disk. `Some` from the moment of attaching until `DropBacking`.
-    pub(crate) backing: Option<Backing<S>>,
+    pub(crate) backing: BackingPlace<S>,
     /// Per peer.
     pub(crate) peers: S::Vec<PeerDevice>,
 }
 
-/// The connection to one peer.
-pub(crate) struct Connection {
+/// The connection to one peer. Large like [`PeerDevice`], and kept in the same way.
+pub struct Connection {
     /// Owned by `control/`.
     pub(crate) ctl: control::ConnectionControl,
     /// Transfer log position, epochs in both directions. Owned by `request/`.
     pub(crate) epochs: request::Epochs,
+}
+
+impl Connection {
+    /// StandAlone, not configured.
+    pub const fn new() -> Connection {
+        Connection {
+            ctl: control::ConnectionControl::new(),
+            epochs: request::Epochs::new(),
+        }
+    }
+}
+
+impl Default for Connection {
+    fn default() -> Connection {
+        Connection::new()
+    }
 }
 
 /// One resource on one node.
@@ -176,7 +225,7 @@ pub struct Resource<S: Store> {
     /// The volumes; a slot may be empty. The owner lengthens it by `swap_volumes`.
     pub(crate) volumes: S::Vec<Option<Volume<S>>>,
     /// The peers.
-    pub(crate) conns: [Connection; PEERS],
+    pub(crate) conns: S::Vec<Connection>,
     /// Owned by `control/`: options, suspend flags, administrators' requests, helpers.
     pub(crate) ctl: control::ResourceControl,
     /// Owned by `request/`: requests of applications and of the peer, the transfer log.

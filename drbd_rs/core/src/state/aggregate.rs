@@ -83,6 +83,15 @@ pub struct ConnectionEffects {
     pub fencing_done: bool,
 }
 
+impl ConnectionEffects {
+    /// Nothing.
+    pub const NONE: ConnectionEffects = ConnectionEffects {
+        start_receiver: false,
+        unconfigure: false,
+        fencing_done: false,
+    };
+}
+
 /// What the change of a connection from `old` entails; `highest` is the summary of the new states.
 ///
 /// `old` is the state common to the volumes before ([`Summary::first`]).

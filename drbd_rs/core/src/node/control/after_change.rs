@@ -128,6 +128,9 @@ impl Queue {
 pub(crate) struct ConnectionQueue(ConnectionEffects);
 
 impl ConnectionQueue {
+    /// Nothing outstanding.
+    pub(crate) const EMPTY: ConnectionQueue = ConnectionQueue(ConnectionEffects::NONE);
+
     pub(super) fn add(&mut self, fx: ConnectionEffects) {
         self.0.start_receiver |= fx.start_receiver;
         self.0.unconfigure |= fx.unconfigure;

@@ -316,7 +316,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// The backing device, after [`Effect::DropBacking`]; nothing refers to it any more.
-    pub fn take_backing(&mut self, vol: VolIx) -> Option<Backing<S>> {
+    pub fn take_backing(&mut self, vol: VolIx) -> Option<S::Box<Backing<S>>> {
         let v = self.vol_mut(vol)?;
         if !core::mem::take(&mut v.ctl.dropped) {
             return None;

@@ -282,7 +282,7 @@ impl ResourceControl {
 
 impl ConnectionControl {
     /// StandAlone, not configured.
-    pub(crate) fn new() -> ConnectionControl {
+    pub(crate) const fn new() -> ConnectionControl {
         ConnectionControl {
             conf: None,
             cstate: Conn::StandAlone,
@@ -299,7 +299,7 @@ impl ConnectionControl {
             last_reconnect: Instant(0),
             connect_count: 0,
             fence: None,
-            after: after_change::ConnectionQueue::default(),
+            after: after_change::ConnectionQueue::EMPTY,
         }
     }
 }

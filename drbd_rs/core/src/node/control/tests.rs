@@ -30,6 +30,7 @@ struct VecStore;
 
 impl Store for VecStore {
     type Vec<T> = Vec<T>;
+    type Box<T> = Box<T>;
 }
 
 type Machine = Resource<VecStore>;
@@ -83,7 +84,12 @@ impl Node {
         };
         let volumes = (0..2).map(|_| None).collect();
         let mut node = Node {
-            m: Resource::new(ResourceOpts::default(), volumes, storage),
+            m: Resource::new(
+                ResourceOpts::default(),
+                volumes,
+                vec![super::super::Connection::new()],
+                storage,
+            ),
             h: TestHost {
                 now: Instant(1_000_000_000_000),
                 seed,
@@ -181,7 +187,7 @@ impl Node {
         let backing: Backing<VecStore> = Backing::new(&needs, storage).unwrap();
         self.next_op += 1;
         let op = self.next_op;
-        if let Err(refused) = self.m.attach(OpId(op), VOL, backing, &mut self.h) {
+        if let Err(refused) = self.m.attach(OpId(op), VOL, Box::new(backing), &mut self.h) {
             return refused.code;
         }
         self.carry_out();

@@ -24,6 +24,7 @@ struct Heap;
 
 impl Store for Heap {
     type Vec<T> = Vec<T>;
+    type Box<T> = Box<T>;
 }
 
 #[derive(Default)]
@@ -95,8 +96,9 @@ impl Node {
             peer_waiting: vec![None; 64],
             sent_epochs: vec![None; 64],
         };
+        let conns = filled(1, Connection::new);
         let mut r: Resource<Heap> =
-            Resource::new(ResourceOpts::default(), filled(1, || None), storage);
+            Resource::new(ResourceOpts::default(), filled(1, || None), conns, storage);
         let mut tape = Tape::default();
         let writes = filled(64, || interval::Slot::EMPTY);
         assert!(r
@@ -111,7 +113,7 @@ impl Node {
             )
             .is_ok());
         let v = r.volumes[0].as_mut().unwrap();
-        v.backing = Some(backing());
+        v.backing.put(Box::new(backing()));
         v.size = SIZE;
         v.state.role = role;
         v.state.disk = Disk::UpToDate;

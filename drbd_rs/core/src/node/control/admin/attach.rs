@@ -48,7 +48,7 @@ pub struct AttachRefused<S: Store> {
     /// Why.
     pub info: Option<Note>,
     /// To be closed and freed.
-    pub backing: Backing<S>,
+    pub backing: S::Box<Backing<S>>,
 }
 
 impl Attaching {
@@ -90,7 +90,7 @@ impl<S: Store> Resource<S> {
         &mut self,
         op: OpId,
         vol: VolIx,
-        backing: Backing<S>,
+        backing: S::Box<Backing<S>>,
         h: &mut impl Host,
     ) -> Result<(), AttachRefused<S>> {
         let refused = |code, info, backing| {
@@ -112,7 +112,7 @@ impl<S: Store> Resource<S> {
             v.ctl.was_io_error = false;
             v.ctl.was_read_error = false;
             v.ctl.dropped = false;
-            v.backing = Some(backing);
+            v.backing.put(backing);
         }
         let a = Attaching {
             vol,

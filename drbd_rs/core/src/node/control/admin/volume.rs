@@ -10,8 +10,10 @@ use crate::state::{Role, State};
 use crate::units::{Minor, Sectors, Vnr};
 
 use super::super::super::io::{Host, OpId, VolIx};
-use super::super::super::{request, Connection, Resource, Store, Volume, VolumeStorage, PEER};
-use super::super::{ConnectionControl, Flags, ResourceControl, StateChange, VolumeControl};
+use super::super::super::{
+    request, BackingPlace, Connection, Resource, Store, Volume, VolumeStorage, PEER,
+};
+use super::super::{Flags, ResourceControl, StateChange, VolumeControl};
 use super::{Ask, Event, Kind, Move};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,18 +32,17 @@ pub(super) struct Deleting {
 
 impl<S: Store> Resource<S> {
     /// A resource without volumes, StandAlone. `volumes` has room for as many as there may be for
-    /// the moment; all are `None`.
+    /// the moment; all are `None`. `conns`: [`PEERS`](super::super::super::PEERS) of
+    /// [`Connection::new`].
     pub fn new(
         opts: ResourceOpts,
         volumes: S::Vec<Option<Volume<S>>>,
+        conns: S::Vec<Connection>,
         storage: request::Storage<S>,
     ) -> Resource<S> {
         Resource {
             volumes,
-            conns: [(); super::super::super::PEERS].map(|()| Connection {
-                ctl: ConnectionControl::new(),
-                epochs: request::Epochs::new(),
-            }),
+            conns,
             ctl: ResourceControl::new(opts),
             io: request::ResourceIo::new(storage),
         }
@@ -95,7 +96,7 @@ impl<S: Store> Resource<S> {
             size: Sectors(0),
             ctl: VolumeControl::new(),
             io: request::VolumeIo::new(storage.writes),
-            backing: None,
+            backing: BackingPlace::EMPTY,
             peers: storage.peers,
         };
         if let Some(slot) = self.volumes.get_mut(usize::from(vol.0)) {
