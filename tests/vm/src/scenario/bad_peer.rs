@@ -181,7 +181,7 @@ fn empty_disk() -> Script {
         .data(&hostile::sizes(DEVICE, 0, 0, 1 << 20))
         .data(&hostile::uuids([JUST_CREATED, 0, 0, 0, 0, 0]))
         .data(&hostile::state(word))
-        .expect(command::BITMAP)
+        .expect(command::COMPRESSED_BITMAP)
 }
 
 /// A Primary with good data is connected.
@@ -259,7 +259,7 @@ fn handshake() -> Vec<Case> {
         ),
         case(
             "sizes beyond all disks",
-            "range",
+            "a range that is",
             greeted().data(&hostile::sizes(u64::MAX, u64::MAX, u64::MAX, u32::MAX)),
         ),
         case(
@@ -269,7 +269,7 @@ fn handshake() -> Vec<Case> {
         ),
         case(
             "a state with unknown numbers",
-            "decode",
+            "mean nothing",
             greeted().data(&hostile::state(u32::MAX)),
         ),
         case(
@@ -284,6 +284,17 @@ fn write_of(sector: u64, bytes: usize) -> Vec<u8> {
     hostile::data(command::DATA, sector, 1, bytes)
 }
 
+fn discard(sector: u64, bytes: u32) -> Vec<u8> {
+    let numbers = [
+        Number::Eight(sector),
+        Number::Eight(1),
+        Number::Four(2),
+        Number::Four(64),
+        Number::Four(bytes),
+    ];
+    packet100(command::TRIM, &body(&numbers))
+}
+
 fn connected() -> Vec<Case> {
     let barrier_ack = packet100(
         command::BARRIER_ACK,
@@ -292,12 +303,12 @@ fn connected() -> Vec<Case> {
     vec![
         case(
             "data beyond the device",
-            "range",
+            "not expected in this state",
             diskless().data(&write_of(DEVICE, 4096)),
         ),
         case(
             "data at the last number there is",
-            "range",
+            "not expected in this state",
             diskless().data(&write_of(u64::MAX, 4096)),
         ),
         case("data of no size", "", diskless().data(&write_of(0, 0))),
@@ -313,7 +324,7 @@ fn connected() -> Vec<Case> {
         ),
         case(
             "data for an unknown volume",
-            "volume",
+            "not configured here",
             diskless()
                 .data(&header100(7, command::DATA, 24 + 512))
                 .data(&[0; 536]),
@@ -325,27 +336,18 @@ fn connected() -> Vec<Case> {
         ),
         case(
             "a read beyond the device",
-            "range",
+            "a range that is",
             diskless().data(&hostile::block(command::DATA_REQUEST, DEVICE, 1, 4096)),
         ),
         case(
             "a read of an absurd size",
-            "range",
+            "a range that is",
             diskless().data(&hostile::block(command::DATA_REQUEST, 0, 1, u32::MAX)),
         ),
         case(
             "a discard beyond the device",
-            "range",
-            diskless().data(&packet100(
-                command::TRIM,
-                &body(&[
-                    Number::Eight(DEVICE - 8),
-                    Number::Eight(1),
-                    Number::Four(2),
-                    Number::Four(64),
-                    Number::Four(8 << 20),
-                ]),
-            )),
+            "not expected in this state",
+            diskless().data(&discard(DEVICE - 8, 8 << 20)),
         ),
         case(
             "a bitmap nobody waits for",
@@ -354,12 +356,12 @@ fn connected() -> Vec<Case> {
         ),
         case(
             "an acknowledgement of an epoch that never was",
-            "barrier",
+            "wrong epoch",
             diskless().meta(&barrier_ack),
         ),
         case(
             "an acknowledgement of a write that never was",
-            "acknowledge",
+            "never sent",
             diskless().meta(&hostile::block(command::WRITE_ACK, 0, 0x1234, 4096)),
         ),
         case(
@@ -384,7 +386,7 @@ fn connected() -> Vec<Case> {
         ),
         case(
             "an unknown state",
-            "decode",
+            "mean nothing",
             diskless().data(&hostile::state(u32::MAX)),
         ),
         Case {
@@ -400,22 +402,22 @@ fn as_source() -> Vec<Case> {
     vec![
         case(
             "a bitmap that is too long",
-            "bitmap",
+            "a piece of bitmap",
             empty_disk().data(&packet100(command::BITMAP, &[0xff; 4080])),
         ),
         case(
             "a bitmap of an odd length",
-            "bitmap",
+            "a piece of bitmap",
             empty_disk().data(&packet100(command::BITMAP, &[0xff; 13])),
         ),
         case(
             "a compressed bitmap of rubbish",
-            "bitmap",
+            "a piece of bitmap",
             empty_disk().data(&packet100(command::COMPRESSED_BITMAP, &[0xff; 100])),
         ),
         case(
             "a resync request beyond the device",
-            "range",
+            "a range that is",
             empty_disk().data(&request(DEVICE, 4096)),
         ),
         case(
@@ -425,7 +427,7 @@ fn as_source() -> Vec<Case> {
         ),
         case(
             "a mark beyond the device",
-            "range",
+            "a range that is",
             empty_disk().data(&packet100(
                 command::OUT_OF_SYNC,
                 &body(&[
@@ -443,7 +445,7 @@ fn as_target() -> Vec<Case> {
     let mut cases = vec![
         case(
             "a bitmap that is too short and then another packet",
-            "bitmap",
+            "a piece of bitmap",
             good_disk().data(&packet100(command::BITMAP, &[0xff; 8])),
         ),
         case(
@@ -453,8 +455,33 @@ fn as_target() -> Vec<Case> {
         ),
         case(
             "a resync reply beyond the device",
-            "range",
+            "a range that is",
             good_disk().data(&reply(DEVICE, 4096)),
+        ),
+        case(
+            "data beyond the device",
+            "a range that is",
+            good_disk().data(&write_of(DEVICE, 4096)),
+        ),
+        case(
+            "data at the last number there is",
+            "a range that is",
+            good_disk().data(&write_of(u64::MAX, 4096)),
+        ),
+        case(
+            "data of no size",
+            "a range that is",
+            good_disk().data(&write_of(0, 0)),
+        ),
+        case(
+            "data of half a sector",
+            "a length that this packet",
+            good_disk().data(&write_of(0, 700)),
+        ),
+        case(
+            "a discard beyond the device",
+            "a range that is",
+            good_disk().data(&discard(DEVICE - 8, 8 << 20)),
         ),
         case(
             "a failed read that nobody asked for",

@@ -73,6 +73,8 @@ pub enum Missing {
     TwoPrimaries,
     /// `on-congestion` other than `block`.
     Congestion,
+    /// `data-integrity-alg`.
+    Integrity,
     /// `resize`.
     Resize,
     /// `verify`.
@@ -87,6 +89,7 @@ impl Missing {
         match self {
             Missing::TwoPrimaries => "allow-two-primaries",
             Missing::Congestion => "on-congestion other than block",
+            Missing::Integrity => "data-integrity-alg",
             Missing::Resize => "resize",
             Missing::Verify => "online verify",
             Missing::AlExtents => "changing al-extents while attached",
