@@ -53,5 +53,5 @@ pub(crate) fn malformed(resource: &Resource, sock: Sock, what: Malformed) {
         Sock::Meta => "meta",
     };
     let subject = Subject { resource, volume: None };
-    pr_err!("{}: malformed packet on the {} socket: {:?}\n", subject, socket, what);
+    pr_err!("{}: malformed packet on the {} socket: {}\n", subject, socket, Shown(&what));
 }

@@ -137,7 +137,7 @@ impl fmt::Display for Reason {
                 f,
                 "authentication of the peer failed: compare shared-secret and cram-hmac-alg"
             ),
-            Reason::BadHeader(what) => write!(f, "the peer sent no DRBD header: {what:?}"),
+            Reason::BadHeader(what) => write!(f, "the peer sent {what}"),
             Reason::BadDigest => write!(f, "the HMAC of this node has an unexpected length"),
             Reason::OutOfOrder => write!(f, "the handshake went out of order"),
         }

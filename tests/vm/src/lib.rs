@@ -21,6 +21,7 @@ pub mod console;
 pub mod disk;
 pub mod drbd;
 pub mod error;
+pub mod hostile;
 pub mod initrd;
 pub mod nbd;
 pub mod node;

@@ -77,5 +77,24 @@ pub enum Malformed {
     BitmapCode,
 }
 
+impl core::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match *self {
+            Malformed::Magic => f.write_str("no DRBD header"),
+            Malformed::HeaderPadding => f.write_str("a header whose padding is not zero"),
+            Malformed::Command(nr) => match Command::from_number(nr) {
+                Some(command) => write!(f, "{} has no business here", command.name()),
+                None => write!(f, "unknown command {nr:#x}"),
+            },
+            Malformed::Length => f.write_str("a length that this packet can not have"),
+            Malformed::String => f.write_str("a name without an end, or too long"),
+            Malformed::Value => f.write_str("a number without a meaning"),
+            Malformed::BitmapEncoding(code) => write!(f, "unknown bitmap encoding {code}"),
+            Malformed::BitmapOverflow => f.write_str("a bitmap that is longer than the device"),
+            Malformed::BitmapCode => f.write_str("a compressed bitmap that is cut off"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,11 @@
 //! A scenario never asks which driver a node runs: what is true of a pair of C nodes has to be
 //! true of ours and of every mixture.
 
+pub mod bad_peer;
 pub mod crash;
 pub mod demo;
 pub mod golden;
+pub mod same_words;
 pub mod shell;
 pub mod story;
 pub mod teardown;

@@ -9,7 +9,7 @@
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::{Role, Ss};
-use crate::wire::Name64;
+use crate::wire::{Command, Name64};
 
 use super::super::io::{Effect, Host, Lost, PeerIx, ReceiverWish, VolIx};
 use super::super::note::Note;
@@ -203,8 +203,14 @@ impl<S: Store> Resource<S> {
     }
 
     /// The peer broke the protocol.
-    pub(crate) fn protocol_error(&mut self, peer: PeerIx, why: Violation, h: &mut impl Host) {
-        self.log_peer(Note::Violated(why), h);
+    pub(crate) fn protocol_error(
+        &mut self,
+        peer: PeerIx,
+        packet: Command,
+        why: Violation,
+        h: &mut impl Host,
+    ) {
+        self.log_peer(Note::Violated { packet, why }, h);
         self.lost(peer, Lost::Protocol, h);
     }
 

@@ -169,12 +169,16 @@ impl<S: Store> Resource<S> {
             return;
         }
         self.peer_lives(peer, sock, h.now());
+        let apv = self
+            .agreed(peer)
+            .map_or(crate::wire::APV_UNKNOWN, |agreed| agreed.apv);
+        let packet = a.packet.command(apv);
         let result = match sock {
             Sock::Data => self.received_data(a, h),
             Sock::Meta => self.received_meta(a, h),
         };
         if let Err(why) = result {
-            self.protocol_error(peer, why, h);
+            self.protocol_error(peer, packet, why, h);
         }
     }
 
@@ -416,7 +420,7 @@ impl<S: Store> Resource<S> {
         self.vol(vol).map_or(0, |v| v.vnr.0)
     }
 
-    /// A line about a volume.
+    /// A line about a volume; one that says nothing is left out.
     pub(crate) fn log(&mut self, vol: VolIx, note: Note, h: &mut impl Host) {
         if !note.is_empty() {
             h.emit(Effect::Log {

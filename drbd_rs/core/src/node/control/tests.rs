@@ -18,7 +18,7 @@ use super::disk::BackingLimits;
 use crate::meta::layout::{Devices as Capacities, Kind, Layout, Striping};
 use crate::meta::superblock::{Flags as Md, Superblock, MAGIC_08};
 use crate::nl::conf::{DiskConf, NetConf, ResourceOpts};
-use crate::nl::ErrCode;
+use crate::nl::{ErrCode, Str};
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::{Role, Ss};
@@ -353,6 +353,21 @@ fn refusals() {
         ..NetConf::default()
     };
     assert_eq!(n.order(connect(ahead)), ErrCode::CongNotProtoA.number());
+    // Data without the digests that it announces would be taken for damaged by the peer.
+    let digests = NetConf {
+        integrity_alg: Str::new(b"md5").unwrap(),
+        ..NetConf::default()
+    };
+    assert_eq!(n.order(connect(digests)), ErrCode::InvalidRequest.number());
+    let info = n.done.last().unwrap().2.unwrap();
+    assert_eq!(
+        info.to_string(),
+        "data-integrity-alg: not supported by drbd_rs yet"
+    );
+    assert_eq!(
+        n.order(Command::Verify { vol: VOL }),
+        Ss::NeedConnection.number()
+    );
     let options = Command::NetOptions {
         peer: PEER,
         conf: NetConf::default(),

@@ -14,7 +14,7 @@ use crate::state::log::{Diff, Parts};
 use crate::state::{Ss, State, Warning};
 use crate::units::{Sector, Sectors};
 use crate::uuid::UuidSet;
-use crate::wire::Name64;
+use crate::wire::{Command, Name64};
 
 use super::io::{HelperCommand, IoError};
 use super::Violation;
@@ -73,6 +73,8 @@ pub enum Missing {
     TwoPrimaries,
     /// `on-congestion` other than `block`.
     Congestion,
+    /// `data-integrity-alg`.
+    Integrity,
     /// `resize`.
     Resize,
     /// `verify`.
@@ -87,6 +89,7 @@ impl Missing {
         match self {
             Missing::TwoPrimaries => "allow-two-primaries",
             Missing::Congestion => "on-congestion other than block",
+            Missing::Integrity => "data-integrity-alg",
             Missing::Resize => "resize",
             Missing::Verify => "online verify",
             Missing::AlExtents => "changing al-extents while attached",
@@ -312,7 +315,12 @@ pub enum Note {
         limit: u64,
     },
     /// The peer broke the protocol.
-    Violated(Violation),
+    Violated {
+        /// With this packet.
+        packet: Command,
+        /// How.
+        why: Violation,
+    },
     /// A setting differs.
     Incompatible(Setting),
     /// `verify-alg` or `csums-alg` differ.
@@ -508,7 +516,7 @@ impl Note {
                 | Note::DiskTimeout
                 | Note::PingTimeout
                 | Note::RequestTimeout { .. }
-                | Note::Violated(_)
+                | Note::Violated { .. }
                 | Note::Incompatible(_)
                 | Note::AlgorithmsDiffer { .. }
                 | Note::NeedsProtocol(_)

@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use super::super::Violation;
 use super::Note;
 use crate::state::log::{Diff, StateLine};
 use crate::uuid::UuidSet;
@@ -16,6 +17,22 @@ impl fmt::Display for Gi {
         let [h0, h1] = self.0.history;
         let (c, b) = (self.0.current, self.0.bitmap);
         write!(f, "{c:016X}:{b:016X}:{h0:016X}:{h1:016X}")
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Violation::Range => "a range that is empty, unaligned, too long or not on the device",
+            Violation::Unexpected => "not expected in this state",
+            Violation::Volume => "for a volume that is not configured here",
+            Violation::Bitmap => "a piece of bitmap of wrong length or content",
+            Violation::Ack => "acknowledges what was never sent",
+            Violation::BarrierAck => "names the wrong epoch or number of writes",
+            Violation::Digest => "the data do not match their digest",
+            Violation::Malformed => "holds numbers that mean nothing",
+            Violation::Flood => "more than may be outstanding",
+        })
     }
 }
 
@@ -241,7 +258,9 @@ impl Note {
             Note::RequestTimeout { limit } => {
                 write!(f, "Remote failed to finish a request within {limit} ms")
             }
-            Note::Violated(v) => write!(f, "peer broke the protocol: {v:?}"),
+            Note::Violated { packet, why } => {
+                write!(f, "peer broke the protocol: {}: {why}", packet.name())
+            }
             Note::Incompatible(s) => write!(f, "incompatible {} settings", s.name()),
             Note::AlgorithmsDiffer { which, own, peer } => {
                 write!(f, "Different {which} settings. me={own:?} peer={peer:?}")

@@ -13,7 +13,7 @@ use super::super::io::{Host, PeerIx, Sock};
 use super::super::{Resource, Store, Violation};
 use super::request::{Answer, Expect, Net};
 use crate::time::Instant;
-use crate::wire::{Barrier, BarrierAck, BarrierNr, Packet};
+use crate::wire::{Barrier, BarrierAck, BarrierNr, Command, Packet};
 
 /// An epoch that was closed by a barrier and not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl<S: Store> Resource<S> {
             );
             if unanswered && r.expect != Expect::Sent {
                 // Its acknowledgement had to come first, on the same socket.
-                self.protocol_error(peer, Violation::BarrierAck, h);
+                self.protocol_error(peer, Command::BarrierAck, Violation::BarrierAck, h);
                 break;
             }
             if let Some(r) = self.io.requests.get_mut(id) {

@@ -25,6 +25,7 @@ pub use prepare::{attach_needs, superblock_sector, AttachNeeds, Devices};
 
 use crate::nl::conf::{DiskConf, NetConf, ResourceOpts};
 use crate::nl::ErrCode;
+use crate::state::conn;
 use crate::state::{Role, Ss};
 use crate::time::{Duration, Instant};
 
@@ -353,17 +354,18 @@ impl<S: Store> Resource<S> {
                 self.admin_new_uuid(op, vol, clear_bitmap, h);
             }
             Command::Resize { .. } => {
-                let (code, note) = (ErrCode::InvalidRequest, Note::Unsupported(Missing::Resize));
-                let code = if self.disk(vol).is_some() {
-                    code
-                } else {
-                    ErrCode::NoDisk
+                let (code, note) = match self.disk(vol) {
+                    Some(_) => (ErrCode::InvalidRequest, Some(Missing::Resize)),
+                    None => (ErrCode::NoDisk, None),
                 };
-                self.refuse(op, code.number(), Some(note), h);
+                self.refuse(op, code.number(), note.map(Note::Unsupported), h);
             }
             Command::Verify { .. } => {
-                let note = Note::Unsupported(Missing::Verify);
-                self.refuse(op, Ss::NotSupported.number(), Some(note), h);
+                let (code, note) = match self.state(vol).conn {
+                    conn if conn < conn::State::Connected => (Ss::NeedConnection, None),
+                    _ => (Ss::NotSupported, Some(Missing::Verify)),
+                };
+                self.refuse(op, code.number(), note.map(Note::Unsupported), h);
             }
             // Handled by the caller.
             Command::Connect { .. }

@@ -59,6 +59,9 @@ impl<S: Store> Resource<S> {
         if new.two_primaries {
             return missing(Missing::TwoPrimaries);
         }
+        if !new.integrity_alg.is_empty() {
+            return missing(Missing::Integrity);
+        }
         if new.on_congestion != 0 {
             return missing(Missing::Congestion);
         }
@@ -168,7 +171,7 @@ impl<S: Store> Resource<S> {
         };
         if new.al_extents != old.al_extents {
             let note = Note::Unsupported(Missing::AlExtents);
-            return self.refuse(op, ErrCode::Nomem.number(), Some(note), h);
+            return self.refuse(op, ErrCode::InvalidRequest.number(), Some(note), h);
         }
         if let Err(code) = self.check_resync_after(vol, new.resync_after) {
             return self.answer(op, code, h);
