@@ -97,6 +97,9 @@ impl<S: Store> Resource<S> {
         }
         if local {
             self.submit_local(id, h);
+        } else if !sized {
+            // Nothing will be heard of it any more.
+            self.settle(id, h);
         }
         let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
         if self.io.epoch_writes >= conf.map_or(2048, |n| n.max_epoch_size) {

@@ -497,6 +497,19 @@ fn a_flush_closes_the_epoch_and_goes_to_the_disk() {
 }
 
 #[test]
+fn a_flush_without_a_disk_is_over_at_once() {
+    for op in [AppOp::Flush, AppOp::Discard] {
+        let mut n = Node::connected(Role::Primary);
+        n.state().disk = Disk::Diskless;
+        n.write(3, 0);
+        let fx = n.submit(4, op, 0, 0);
+        assert_eq!(completion(&fx), Some(Ok(())));
+        assert!(!has_local(&fx));
+        assert_eq!(n.r.io.requests.len(), 1);
+    }
+}
+
+#[test]
 fn a_failed_read_is_marked_and_asked_of_the_peer() {
     let mut n = Node::connected(Role::Primary);
     n.backing().disk.conf.on_io_error = 0;
