@@ -6,6 +6,7 @@
 
 pub mod crash;
 pub mod demo;
+pub mod exchange;
 pub mod golden;
 pub mod shell;
 pub mod story;
