@@ -3,6 +3,7 @@
 # make demo      two virtual machines, one replicated disk, a file system that moves
 # make check     every check there is; what CI runs
 # make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
+# make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -35,6 +36,10 @@ golden:
 	@cargo build -q -p drbd-lab
 	@$(RUN_LAB) golden tests/golden
 
+campaign:
+	@$(LAB)/setup.sh
+	@$(LAB)/campaign.sh $(or $(N),20) $(ONLY)
+
 check: setup
 	@$(MAKE) --no-print-directory checks
 
@@ -61,11 +66,11 @@ check-vm: modules
 	cargo test -q -p drbd-lab --test lab --test story --test crash -- --test-threads=2
 
 clean:
-	rm -rf target/module target/vm-failures
+	rm -rf target/module target/vm-failures target/campaign
 	@find drbd_rs . -maxdepth 4 -path ./target -prune -o -path ./.git -prune -o \
 		\( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' -o -name '*.rmeta' \
 		-o -name '.*.cmd' -o -name '.*.d' -o -name 'Module.symvers' -o -name 'modules.order' \) \
 		-type f -exec rm -f {} +
 	cargo clean -q
 
-.PHONY: module checks setup modules demo golden check check-style check-host check-module check-vm clean
+.PHONY: module checks setup modules demo golden check check-style check-host check-module check-vm campaign clean

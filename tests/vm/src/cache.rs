@@ -87,6 +87,12 @@ pub fn repository() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
+/// Where the tests that failed keep what tells why, each in a folder of its name.
+pub fn failures() -> PathBuf {
+    std::env::var_os("DRBD_LAB_FAILURES")
+        .map_or_else(|| repository().join("target/vm-failures"), PathBuf::from)
+}
+
 /// Our module, built for a flavour by `make modules`.
 ///
 /// # Errors

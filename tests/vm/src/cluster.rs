@@ -2,8 +2,8 @@
 //! A few nodes on one switch, for the length of one test.
 //!
 //! The working folder (disks, sockets, consoles, capture) is on a tmpfs where there is one, and
-//! disappears at the end. After a failure consoles, capture and logs are kept in
-//! `target/vm-failures/<test>`.
+//! disappears at the end. After a failure consoles, capture and logs are kept in the folder of
+//! the test in [`cache::failures`].
 
 use std::fs;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -167,9 +167,7 @@ impl Cluster {
 
     /// Keeps what tells why, adds its place and the splats to the error, and clears away.
     fn failed(self, e: Error) -> Error {
-        let kept = cache::repository()
-            .join("target/vm-failures")
-            .join(&self.name);
+        let kept = cache::failures().join(&self.name);
         for node in &self.nodes {
             // Whatever still answers says what it sees; a dead node has only its console.
             if let Ok(o) = node.run_for(

@@ -119,6 +119,60 @@ impl Status {
     }
 }
 
+/// What the stock tools read from the metadata of r0 while it is down and its log is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetaData {
+    /// The generation UUIDs and flags, see [`generation`].
+    pub generation: String,
+    /// KiB that the bitmap says are out of sync.
+    pub oos: u64,
+    /// The dump without its comments.
+    pub text: String,
+}
+
+impl MetaData {
+    /// What the metadata of `node` says.
+    ///
+    /// # Errors
+    /// When the tools refuse it.
+    pub fn of(node: &Node) -> Result<Self> {
+        let dump = node.must("drbdadm dump-md r0")?;
+        Self::parse(&dump, generation(node)?)
+            .ok_or_else(|| Error::new(format!("{}: no dump:\n{dump}", node.name())))
+    }
+
+    fn parse(dump: &str, generation: String) -> Option<Self> {
+        let bits = dump
+            .lines()
+            .find_map(|l| l.strip_prefix("# bits-set ")?.strip_suffix(';'))?;
+        let text = dump.lines().filter(|l| !l.trim_start().starts_with('#'));
+        Some(Self {
+            generation,
+            oos: bits.parse::<u64>().ok()? * 4,
+            text: text.collect::<Vec<_>>().join("\n"),
+        })
+    }
+}
+
+/// The generation UUIDs and flags of r0 as the tools show them: from the driver while it is up,
+/// from the disk otherwise. `UUID:UUID:UUID:UUID:` and seven flags, of which the third is whether
+/// the node is or was primary.
+///
+/// # Errors
+/// When there are none.
+pub fn generation(node: &Node) -> Result<String> {
+    Ok(node.must("drbdadm get-gi r0")?.trim().to_owned())
+}
+
+/// The four UUIDs of a [`generation`], without the bit that says whether the node is primary.
+pub fn uuids(generation: &str) -> Vec<u64> {
+    let words = generation.split(':').take(4);
+    words
+        .map_while(|w| u64::from_str_radix(w, 16).ok())
+        .map(|u| u & !1)
+        .collect()
+}
+
 /// Waits until minor 0 of `node` is in what `wanted` accepts; `what` says it in words.
 ///
 /// # Errors
@@ -186,6 +240,17 @@ pub fn down_and_unload(cluster: &Cluster) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dump_is_read() {
+        let dump = "# drbdmeta\nversion \"v08\";\n# bm-bytes 8;\nbm {\n   # at 0kB\n    \
+            0x0000000000000003;\n}\n# bits-set 2;\n";
+        let m = MetaData::parse(dump, "A:0:B:0:1:1:0:0:0:0:0".into()).unwrap();
+        assert_eq!(m.oos, 8);
+        assert_eq!(m.text, "version \"v08\";\nbm {\n    0x0000000000000003;\n}");
+        assert_eq!(uuids(&m.generation), [0xa, 0, 0xa, 0]);
+        assert_eq!(MetaData::parse("", String::new()), None);
+    }
 
     #[test]
     fn proc_drbd_is_read() {

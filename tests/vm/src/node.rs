@@ -33,6 +33,18 @@ pub enum Driver {
     None,
 }
 
+impl Driver {
+    /// The other implementation of the same: C for ours, ours for C.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Driver::C => Driver::Ours,
+            Driver::Ours => Driver::C,
+            Driver::None => Driver::None,
+        }
+    }
+}
+
 /// Which kernel a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
@@ -84,7 +96,7 @@ impl Kernel {
 pub struct NodeSpec {
     /// Its host name.
     pub name: String,
-    /// Its driver.
+    /// The driver it begins with, see [`Node::change_driver`].
     pub driver: Driver,
     /// Its kernel.
     pub kernel: Kernel,
@@ -118,6 +130,7 @@ pub struct Node {
     index: usize,
     dir: PathBuf,
     disks: Vec<Arc<Disk>>,
+    driver: Mutex<Driver>,
     running: Mutex<Option<Running>>,
 }
 
@@ -141,6 +154,7 @@ impl Node {
             disks.push(disk);
         }
         Ok(Self {
+            driver: Mutex::new(spec.driver),
             spec,
             index,
             dir,
@@ -174,6 +188,20 @@ impl Node {
     /// When it has no such disk.
     pub fn disk(&self, i: usize) -> &Arc<Disk> {
         &self.disks[i]
+    }
+
+    /// From its next start on the node runs the other implementation: its disks stay, as when an
+    /// administrator installs one driver in place of the other.
+    ///
+    /// # Errors
+    /// When it is running.
+    pub fn change_driver(&self) -> Result<()> {
+        if self.lock().is_some() {
+            return Err(Error::new(format!("{} is running", self.name())));
+        }
+        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        *driver = driver.other();
+        Ok(())
     }
 
     /// A duration that suits the speed of its kernel.
@@ -275,7 +303,8 @@ impl Node {
     /// # Errors
     /// When it cannot be loaded.
     pub fn load_driver(&self) -> Result<()> {
-        match self.spec.driver {
+        let driver = *self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        match driver {
             Driver::None => {}
             Driver::C => {
                 self.must("modprobe drbd")?;

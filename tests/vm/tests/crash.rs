@@ -4,7 +4,7 @@
 //! `DRBD_LAB_SEED=n` picks the seed, to repeat or to look for more; without it each test has its
 //! own fixed one, so that a change of ours and nothing else turns a test red.
 
-use drbd_lab::scenario::{crash, pair};
+use drbd_lab::scenario::{crash, exchange, pair};
 use drbd_lab::{Cluster, Driver, Kernel, Result};
 
 type Scenario = fn(&Cluster, u64) -> Result<()>;
@@ -94,4 +94,23 @@ on_every_pairing! {
     wire_cut: crash::wire_cut, 3;
     source_lost: source_lost_in_resync, 4;
     target_lost: target_lost_in_resync, 5;
+}
+
+/// Each node changes from the one driver to the other, so these two are all there is.
+mod driver_changed {
+    use super::*;
+
+    fn on(name: &str, drivers: [Driver; 2]) {
+        run(name, drivers, Kernel::Release, 6, exchange::driver_changed);
+    }
+
+    #[test]
+    fn ours_c() {
+        on("driver_changed-ours-c", [Driver::Ours, Driver::C]);
+    }
+
+    #[test]
+    fn c_ours() {
+        on("driver_changed-c-ours", [Driver::C, Driver::Ours]);
+    }
 }

@@ -90,7 +90,7 @@ fn a_splat_fails_a_test() {
         });
     });
     assert!(failed.is_err());
-    let kept = drbd_lab::cache::repository().join("target/vm-failures/lab-splat");
+    let kept = drbd_lab::cache::failures().join("lab-splat");
     assert!(kept.join("a.console").exists());
     std::fs::remove_dir_all(kept).unwrap();
 }

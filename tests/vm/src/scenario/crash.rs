@@ -18,17 +18,17 @@ use crate::node::Node;
 use crate::rng::Rng;
 use crate::switch::Rule;
 
-const LONG: Duration = Duration::from_secs(120);
-const DEVICE: &str = "/dev/drbd0";
+pub(super) const LONG: Duration = Duration::from_secs(120);
+pub(super) const DEVICE: &str = "/dev/drbd0";
 /// KiB that one slot of the activity log covers.
-const EXTENT_KIB: u64 = 4096;
+pub(super) const EXTENT_KIB: u64 = 4096;
 /// Blocks the writers use: two extents of the activity log, so that bounds mean something.
-const BLOCKS: u64 = 2 * EXTENT_KIB / 4;
+pub(super) const BLOCKS: u64 = 2 * EXTENT_KIB / 4;
 /// KiB of writes on their way when a connection breaks, generously.
 const IN_FLIGHT_KIB: u64 = 1024;
 
 /// A resource that notices a dead peer within about three seconds.
-fn quick() -> Resource {
+pub(super) fn quick() -> Resource {
     Resource {
         net: "ping-int 2; ping-timeout 10; timeout 20; connect-int 3; ko-count 1;".into(),
         ..Resource::default()
@@ -36,12 +36,12 @@ fn quick() -> Resource {
 }
 
 /// Lets the writer work for a while that the seed picks: 0.5 to 3 s.
-fn let_it_write(node: &Node, rng: &mut Rng) {
+pub(super) fn let_it_write(node: &Node, rng: &mut Rng) {
     std::thread::sleep(node.patience(Duration::from_millis(500 + rng.below(2500))));
 }
 
 /// Takes in what a writer that was cut off had acknowledged.
-fn collect(ledger: &mut Ledger, mut writer: Request) -> Result<()> {
+pub(super) fn collect(ledger: &mut Ledger, mut writer: Request) -> Result<()> {
     if writer.wait(Duration::from_secs(10)) != Progress::Lost {
         let o = writer.output();
         return Err(Error::new(format!(
@@ -60,7 +60,7 @@ fn collect(ledger: &mut Ledger, mut writer: Request) -> Result<()> {
 }
 
 /// Writes a given number of blocks per writer to the end and takes in the acknowledgements.
-fn write_some(node: &Node, ledger: &mut Ledger, seed: u64, count: u64) -> Result<()> {
+pub(super) fn write_some(node: &Node, ledger: &mut Ledger, seed: u64, count: u64) -> Result<()> {
     let job = Job {
         count,
         first_seq: ledger.last_seq() + 1,
@@ -79,7 +79,7 @@ fn write_some(node: &Node, ledger: &mut Ledger, seed: u64, count: u64) -> Result
     ledger.add_lines(&o.text())
 }
 
-fn check(node: &Node, ledger: &Ledger) -> Result<()> {
+pub(super) fn check(node: &Node, ledger: &Ledger) -> Result<()> {
     let job = Job::endless(DEVICE, BLOCKS, 0);
     ledger
         .check_lines(&node.read_back(&job)?)
@@ -94,19 +94,24 @@ fn come_back(cluster: &Cluster, node: &Node, resource: &Resource) -> Result<()> 
     node.must("drbdadm up r0").map(|_| ())
 }
 
-fn gone(node: &Node) -> Result<Status> {
+pub(super) fn gone(node: &Node) -> Result<Status> {
     drbd::wait_for(node, "the loss of the peer", LONG, |s| {
         s.cs != "Connected" && s.ro.ends_with("/Unknown")
     })
 }
 
-fn in_sync(cluster: &Cluster) -> Result<()> {
+pub(super) fn in_sync(cluster: &Cluster) -> Result<()> {
     cluster.each(|n| drbd::wait_in_sync(n, LONG).map(|_| ()))
 }
 
 /// The end of every scenario: `reader` holds all acknowledged writes, then the other one does
 /// too, both disks are equal, and nothing keeps the driver.
-fn finish(cluster: &Cluster, primary: &Node, other: &Node, ledger: &Ledger) -> Result<()> {
+pub(super) fn finish(
+    cluster: &Cluster,
+    primary: &Node,
+    other: &Node,
+    ledger: &Ledger,
+) -> Result<()> {
     in_sync(cluster)?;
     check(primary, ledger)?;
     primary.must("drbdadm secondary r0")?;
@@ -117,7 +122,7 @@ fn finish(cluster: &Cluster, primary: &Node, other: &Node, ledger: &Ledger) -> R
     same_data(cluster)
 }
 
-fn at_most(what: &str, kib: u64, bound: u64) -> Result<()> {
+pub(super) fn at_most(what: &str, kib: u64, bound: u64) -> Result<()> {
     if kib <= bound {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 pub mod bad_peer;
 pub mod crash;
 pub mod demo;
+pub mod exchange;
 pub mod golden;
 pub mod same_words;
 pub mod shell;

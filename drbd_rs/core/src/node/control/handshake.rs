@@ -142,9 +142,7 @@ impl<S: Store> Resource<S> {
             d_size: disk.map_or(0, |d| d.max_size().0),
             u_size: disk.map_or(0, |d| d.conf.disk_size),
             c_size: if ask { ASK_FOR_SIZES } else { v.size.0 },
-            max_bio_size: disk
-                .map_or(crate::limits::MAX_BIO_SIZE, |_| v.ctl.max_bio)
-                .min(most),
+            max_bio_size: disk.map_or(most, |d| d.limits.max_bio).min(most),
             queue_order_type: 0,
             dds_flags,
             limits: Some(limits),

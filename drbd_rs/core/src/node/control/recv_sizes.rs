@@ -47,9 +47,14 @@ impl<S: Store> Resource<S> {
             return Ok(());
         }
         if let Some(v) = self.vol_mut(vol) {
+            let max_bio = p.max_bio_size.max(crate::limits::MAX_BIO_SIZE_SAFE);
             for peer in v.peers.iter_mut() {
-                peer.ctl.max_bio = p.max_bio_size.max(crate::limits::MAX_BIO_SIZE_SAFE);
+                peer.ctl.max_bio = max_bio;
                 peer.ctl.limits = p.limits;
+            }
+            // Stored with whatever the metadata is written for next.
+            if let Some(b) = v.backing.as_mut() {
+                b.disk.la_peer_max_bio = max_bio;
             }
         }
         self.reconsider_limits(vol, h);

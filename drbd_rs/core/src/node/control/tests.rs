@@ -477,6 +477,34 @@ fn two_fresh_nodes_connect_and_part() {
     assert_eq!(a.m.state(VOL).conn, Conn::WFConnection, "{:?}", a.log);
 }
 
+/// What the peer can take is kept in the metadata: a node that attaches without the peer must not
+/// offer less to its applications than it did before.
+#[test]
+fn what_the_peer_takes_outlives_the_connection() {
+    let stored = |n: &Node| n.m.disk(VOL).map(|d| d.superblock().la_peer_max_bio_size);
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.attach(&fresh());
+    assert_eq!((stored(&a), a.m.max_bio(VOL)), (Some(4096), 4096));
+    b.attach(&fresh());
+    join(&mut a, &mut b, [NetConf::default(); 2]);
+    assert_eq!(stored(&a), Some(1 << 20));
+    let again = Superblock {
+        la_peer_max_bio_size: stored(&a).unwrap(),
+        ..fresh()
+    };
+    let mut alone = Node::new(3);
+    alone.attach(&again);
+    assert_eq!(alone.m.max_bio(VOL), 1 << 20);
+
+    // A disk that comes while the peer is there takes over what the peer said.
+    let (mut c, mut d) = (Node::new(4), Node::new(5));
+    d.attach(&fresh());
+    join(&mut c, &mut d, [NetConf::default(); 2]);
+    c.attach(&fresh());
+    talk(&mut c, &mut d);
+    assert_eq!(stored(&c), Some(1 << 20), "{:?}", c.log);
+}
+
 #[test]
 fn different_settings_mean_stand_alone() {
     let (mut a, mut b) = (Node::new(1), Node::new(2));

@@ -216,7 +216,12 @@ impl<S: Store> Resource<S> {
             v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
                 || (sb.flags.contains(Md::PRIMARY_IND) && !running);
             v.ctl.degraded_wfc = s.role != Role::Primary && sb.was_degraded();
+            let told = v.peers.first().map(|p| p.ctl.max_bio);
             if let Some(b) = v.backing.as_mut() {
+                // A peer that is there knows better than the metadata.
+                if let Some(told) = told.filter(|_| s.conn >= Conn::Connected) {
+                    b.disk.la_peer_max_bio = told;
+                }
                 // Should the size be new, what was on disk no longer counts.
                 b.bitmap.set_all();
                 b.al.set_updates(conf.al_updates);
