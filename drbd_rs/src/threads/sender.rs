@@ -62,8 +62,8 @@ pub(crate) fn work(resource: &Arc<Resource>, sock: Sock, stop: &Stop) {
     }
 }
 
-/// Ends the connection, or the attempt to make one, if the core wants that and nothing waits for the
-/// meta socket any more.
+/// Ends the connection, or the attempt to make one, if the core wants that and nothing waits for
+/// the meta socket any more.
 pub(crate) fn close_if_sent(resource: &Resource) {
     let (sockets, listener) = {
         let mut inner = resource.inner.lock();
