@@ -117,8 +117,8 @@ pub struct Update {
     pub old: Option<AlExtent>,
 }
 
-/// A transaction: the exchanges that the next commit makes valid. About 1 KiB: it is filled where it
-/// stays, and not passed around.
+/// A transaction: the exchanges that the next commit makes valid. About 1 KiB: it is filled where
+/// it stays, and not passed around.
 #[derive(Debug)]
 pub struct Tx {
     number: u32,
@@ -126,6 +126,12 @@ pub struct Tx {
     durable: bool,
     len: usize,
     updates: [Update; al_block::UPDATES],
+}
+
+impl Default for Tx {
+    fn default() -> Tx {
+        Tx::new()
+    }
 }
 
 impl Tx {
