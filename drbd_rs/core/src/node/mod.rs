@@ -135,7 +135,7 @@ impl<S: Store> Backing<S> {
             al: ActivityLog::new(storage.al),
             bitmap,
             extents: ResyncExtents::new(storage.extents),
-            meta_io: request::MetaIo::new(),
+            meta_io: const { request::MetaIo::new() },
         })
     }
 }
