@@ -90,7 +90,7 @@ fn word(word: &str) -> String {
     word.split(':')
         .map(|part| {
             let hex = part.len() == 16 && part.chars().all(|c| c.is_ascii_hexdigit());
-            match hex && part.trim_matches('0') != "" {
+            match hex && !part.trim_matches('0').is_empty() {
                 true => "UUID",
                 false => part,
             }
