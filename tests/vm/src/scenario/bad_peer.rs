@@ -66,7 +66,9 @@ pub fn run(cluster: &Cluster, moment: Moment, program: &str, seed: u64, random: 
     let mut cases = match moment {
         Moment::Primary => {
             a.must("drbdadm primary --force r0")?;
-            let mut cases = handshake();
+            let mut cases = features();
+            cases.extend(handshake());
+            cases.extend(requests());
             cases.extend(connected());
             cases.extend(as_source());
             cases
@@ -195,7 +197,8 @@ fn good_disk() -> Script {
         .pause(200)
 }
 
-fn handshake() -> Vec<Case> {
+/// Before there is an agreed version.
+fn features() -> Vec<Case> {
     let nothing = Script::default;
     vec![
         case("no header", "no DRBD header", nothing().data(&[0x55; 80])),
@@ -219,6 +222,11 @@ fn handshake() -> Vec<Case> {
             "incompatible DRBD dialects",
             nothing().data(&hostile::features(70, 80, 0)),
         ),
+    ]
+}
+
+fn handshake() -> Vec<Case> {
+    vec![
         case(
             "a wrong magic",
             "malformed packet",
@@ -295,11 +303,8 @@ fn discard(sector: u64, bytes: u32) -> Vec<u8> {
     packet100(command::TRIM, &body(&numbers))
 }
 
-fn connected() -> Vec<Case> {
-    let barrier_ack = packet100(
-        command::BARRIER_ACK,
-        &body(&[Number::Four(4711), Number::Four(3)]),
-    );
+/// Requests to a node without a disk.
+fn requests() -> Vec<Case> {
     vec![
         case(
             "data beyond the device",
@@ -349,6 +354,15 @@ fn connected() -> Vec<Case> {
             "not expected in this state",
             diskless().data(&discard(DEVICE - 8, 8 << 20)),
         ),
+    ]
+}
+
+fn connected() -> Vec<Case> {
+    let barrier_ack = packet100(
+        command::BARRIER_ACK,
+        &body(&[Number::Four(4711), Number::Four(3)]),
+    );
+    vec![
         case(
             "a bitmap nobody waits for",
             "",

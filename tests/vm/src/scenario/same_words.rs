@@ -317,13 +317,25 @@ const ROLES: &[Step] = &[
 
 const NETWORK: &[Step] = &[
     Quiet("ip link set lo up"),
-    Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --cram-hmac-alg=nope --shared-secret=x"),
+    Same(
+        "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 \
+         --cram-hmac-alg=nope --shared-secret=x",
+    ),
     Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --verify-alg=nope"),
     Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --csums-alg=nope"),
     Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --data-integrity-alg=nope"),
-    Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --protocol=A --allow-two-primaries=yes"),
-    Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --fencing=resource-and-stonith --protocol=A"),
-    Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --protocol=A --on-congestion=pull-ahead"),
+    Same(
+        "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 \
+         --protocol=A --allow-two-primaries=yes",
+    ),
+    Same(
+        "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 \
+         --fencing=resource-and-stonith --protocol=A",
+    ),
+    Same(
+        "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 \
+         --protocol=A --on-congestion=pull-ahead",
+    ),
     Differs(
         "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --data-integrity-alg=md5",
         "data-integrity-alg: not supported",
