@@ -273,7 +273,7 @@ fn tell(
             Some(message::resource_state(resource, &announced.resource, &view, nh_type))
         }
         Object::Connection => ConnectionView::of(resource)
-            .map(|v| message::connection_state(resource, &announced.connection, &v, nh_type)),
+            .map(|v| message::connection_state(resource, &announced.connection, Some(&v), nh_type)),
         Object::Device => entry.and_then(|e| {
             let view = VolumeView::of(e)?;
             Some(message::device_state(e, &message::device_info(state), &view, nh_type))

@@ -219,8 +219,9 @@ pub(super) fn put_device_statistics(w: &mut Writer<'_>, view: &VolumeView) {
 }
 
 /// Puts CONNECTION_STATISTICS.
-pub(super) fn put_connection_statistics(w: &mut Writer<'_>, view: &ConnectionView) {
-    ConnectionStatistics { conn_congested: view.congested }.put(w, Audience::Everybody);
+pub(super) fn put_connection_statistics(w: &mut Writer<'_>, view: Option<&ConnectionView>) {
+    let conn_congested = view.is_some_and(|v| v.congested);
+    ConnectionStatistics { conn_congested }.put(w, Audience::Everybody);
 }
 
 /// Puts PEER_DEVICE_STATISTICS.
@@ -290,15 +291,15 @@ pub(super) fn device_state(
     })
 }
 
-/// CONNECTION_STATE.
+/// CONNECTION_STATE. `view`: `None` for one that is not configured.
 pub(super) fn connection_state(
     resource: &Resource,
     info: &ConnectionInfo,
-    view: &ConnectionView,
+    view: Option<&ConnectionView>,
     nh_type: u32,
 ) -> Result<Message> {
     Message::about(Command::ConnectionState, NO_MINOR, |w| {
-        put_context(w, resource, Some(&view.setup), None);
+        put_context(w, resource, view.map(|v| &*v.setup), None);
         put_kind(w, nh_type);
         if tells_info(nh_type) {
             info.put(w, Audience::Everybody);

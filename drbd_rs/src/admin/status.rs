@@ -330,7 +330,7 @@ fn connections(
                 message::put_context(w, &resource, Some(&view.setup), None);
                 view.setup.conf.put(w, who);
                 info.put(w, Audience::Everybody);
-                message::put_connection_statistics(w, &view);
+                message::put_connection_statistics(w, Some(&view));
             });
             if !put(out, message)? {
                 return Ok(());
@@ -379,6 +379,7 @@ fn initial_state(admin: &Admin, cursor: &mut Cursor<'_>, out: &mut DumpOut<'_>) 
     Ok(())
 }
 
+/// As in the C driver, a resource has its connection from the beginning, configured or not.
 fn existing(resource: &Arc<Resource>, cursor: &Cursor<'_>) -> Step {
     let view = ConnectionView::of(resource);
     let (info, connection) = announced(resource);
@@ -392,20 +393,20 @@ fn existing(resource: &Arc<Resource>, cursor: &Cursor<'_>) -> Step {
     });
     match *cursor.kind {
         RESOURCE => {
-            let nh_type = exists(has_volumes || view.is_some());
+            let nh_type = exists(true);
             let look = ResourceView::of(resource);
             let message = message::resource_state(resource, &info, &look, nh_type);
             step(Some(message), CONNECTION, 0)
         }
         CONNECTION => {
-            let message = view.map(|v| {
-                message::connection_state(resource, &connection, &v, exists(has_volumes))
-            });
-            step(message, DEVICES, 0)
+            let nh_type = exists(has_volumes);
+            let view = view.as_ref();
+            let message = message::connection_state(resource, &connection, view, nh_type);
+            step(Some(message), DEVICES, 0)
         }
         DEVICES => match (&entry, entry.as_ref().and_then(VolumeView::of)) {
             (Some(e), Some(v)) => {
-                let nh_type = exists(!last || view.is_some());
+                let nh_type = exists(true);
                 let info = message::device_info(v.state);
                 step(Some(message::device_state(e, &info, &v, nh_type)), DEVICES, following)
             }
@@ -413,12 +414,12 @@ fn existing(resource: &Arc<Resource>, cursor: &Cursor<'_>) -> Step {
             (None, _) => step(None, PEER_DEVICES, 0),
         },
         _ => match (&entry, entry.as_ref().and_then(VolumeView::of)) {
-            (Some(e), Some(v)) if v.setup.is_some() => {
+            (Some(e), Some(v)) => {
                 let info = message::peer_device_info(v.state);
                 let message = message::peer_device_state(e, &info, &v, exists(!last));
                 step(Some(message), PEER_DEVICES, following)
             }
-            (Some(_), _) => step(None, PEER_DEVICES, following),
+            (Some(_), None) => step(None, PEER_DEVICES, following),
             (None, _) => step(None, PEER_DEVICES + 1, 0),
         },
     }
