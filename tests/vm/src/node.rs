@@ -232,14 +232,27 @@ impl Node {
     /// # Errors
     /// Says what did not come up; the console tells why.
     pub fn start(&self) -> Result<()> {
-        // An emulated machine on a loaded host now and then hangs before it runs any driver. That
-        // is not what is tested, so it gets two more chances; what comes after gets none.
-        self.boot()
-            .or_else(|_| self.boot())
-            .or_else(|_| self.boot())
+        // An emulated machine on a loaded host now and then hangs, or trips over its own patching
+        // of code, before it runs any driver. That is not what is tested, so it gets two more
+        // chances; what comes after gets none.
+        self.try_boot()
+            .or_else(|_| self.try_boot())
+            .or_else(|_| self.try_boot())
             .context(format!("booting {}", self.name()))?;
         self.load_driver()
             .context(format!("loading the driver on {}", self.name()))
+    }
+
+    /// Boots; the console of an attempt that did not reach the agent is put aside, unjudged.
+    fn try_boot(&self) -> Result<()> {
+        let console = self.console_path();
+        let before = fs::metadata(&console).map_or(0, |m| m.len());
+        self.boot().inspect_err(|_| {
+            let aside = self.dir.join(format!("{}.failed-boot", self.name()));
+            let _ = fs::copy(&console, aside);
+            let file = fs::File::options().write(true).open(&console);
+            let _ = file.and_then(|f| f.set_len(before));
+        })
     }
 
     fn boot(&self) -> Result<()> {
