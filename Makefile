@@ -39,7 +39,7 @@ golden:
 
 campaign:
 	@$(LAB)/setup.sh
-	@$(LAB)/campaign.sh $(or $(N),20) $(ONLY)
+	@$(LAB)/campaign.sh $(or $(N),20) "$(ONLY)"
 
 check: setup
 	@$(MAKE) --no-print-directory checks

@@ -179,6 +179,11 @@ void drbd_shim_module_get(void)
 	__module_get(THIS_MODULE);
 }
 
+bool drbd_shim_module_try_get(void)
+{
+	return try_module_get(THIS_MODULE);
+}
+
 void drbd_shim_module_put(void)
 {
 	module_put(THIS_MODULE);

@@ -101,6 +101,8 @@ long drbd_shim_wait_woken(struct wait_queue_entry *entry, unsigned int mode, lon
 			  bool heed_stop);
 /* Keep this module's code while the kernel may still call it. */
 void drbd_shim_module_get(void);
+/* As module_get, unless the module is being unloaded: then false, and nothing to put. */
+bool drbd_shim_module_try_get(void);
 void drbd_shim_module_put(void);
 
 /* --- sockets --- */

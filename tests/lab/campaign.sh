@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# campaign.sh [N [PATTERN]]: runs the stories and the crash scenarios N times (20 by default), two
-# clusters at a time, every crash scenario with a new random seed each time. PATTERN, an extended
+# campaign.sh [N [PATTERN]]: runs the stories, the crash and the teardown scenarios N times (20 by
+# default), two clusters at a time, every one with a new random seed each time. PATTERN, an extended
 # regular expression, picks cases; they are named TEST:NAME, such as story:ours_ours_kasan or
 # crash:wire_cut::ours_c.
 #
@@ -62,6 +62,12 @@ cases() {
     for pair in ours_c c_ours; do
         echo "crash:driver_changed::$pair"
     done
+    for scenario in without_peer in_use in_resync frozen_peer cut_wire failing_disk slow_disk \
+        unload_configured; do
+        for pair in ours_ours ours_c c_ours ours_ours_kasan ours_ours_locks; do
+            echo "teardown:${scenario}::$pair"
+        done
+    done
 }
 
 summary() {
@@ -88,7 +94,7 @@ for f in $(for c in $picked; do flavour "$c"; done | sort -u); do
 done
 cd "$repo"
 cargo build -q -p drbd-lab
-cargo test -p drbd-lab --test story --test crash --no-run 2>&1 |
+cargo test -p drbd-lab --test story --test crash --test teardown --no-run 2>&1 |
     sed -n 's/.*Executable tests\/\([a-z]*\)\.rs (\(.*\))/\1 \2/p' |
     while read -r test path; do
         cp "$path" "$to/bin/$test"

@@ -4,7 +4,7 @@
 //!
 //! The kernel parses the two headers that all generic netlink messages have; behind them come the
 //! family's own header and its attributes, which pass through here as bytes. The kernel checks
-//! neither: the family is registered without a policy. Requests come one at a time.
+//! neither: the family is registered without a policy.
 
 use crate::{mem::push_within, shim};
 use core::marker::PhantomData;
@@ -51,6 +51,9 @@ pub struct FamilySpec {
     pub groups: &'static [&'static CStr],
     /// Its commands.
     pub ops: &'static [Op],
+    /// Requests are handled in parallel. Otherwise they come one at a time, in turn with those of
+    /// all other families that want it so: one that waits holds up every one of them.
+    pub parallel: bool,
 }
 
 /// Who answers requests.
@@ -361,6 +364,7 @@ impl<H: Handler> Family<H> {
             ..Default::default()
         };
         family.set_netnsok(1);
+        family.set_parallel_ops(u8::from(spec.parallel).into());
         copy_name(&mut family.name, spec.name)?;
         let header_len = spec.header_len as usize;
         // The registration comes last: from then on requests find all the rest.

@@ -2,6 +2,7 @@
 
 //! Kernel threads that end with the value that stands for them.
 
+use crate::shim;
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings,
@@ -33,10 +34,12 @@ impl Stop {
 /// Dropping it asks the thread to stop and waits, without a limit, until it has ended; for its code
 /// and what it refers to must be there until then. A thread must not drop itself.
 ///
+/// While it lives, the module cannot be unloaded.
+///
 /// # Invariants
 ///
-/// `task` is a thread made by [`KThread::spawn`], of which this value holds a reference, and
-/// `unused` frees its closure if it was never run.
+/// `task` is a thread made by [`KThread::spawn`], of which this value holds a reference, as it does
+/// of the module. `unused` frees its closure if it was never run.
 pub struct KThread {
     task: NonNull<bindings::task_struct>,
     closure: NonNull<c_void>,
@@ -51,12 +54,18 @@ unsafe impl Sync for KThread {}
 
 impl KThread {
     /// Starts a thread called `name` (its first 15 bytes show) that runs `f`.
+    ///
+    /// Errors: ENOMEM; ENODEV if the module is being unloaded.
     pub fn spawn<F>(name: fmt::Arguments<'_>, f: F) -> Result<Self>
     where
         F: FnOnce(&Stop) + Send + 'static,
     {
         let name = CString::try_from_fmt(name)?;
-        let closure = KBox::new(f, GFP_KERNEL)?.into_foreign();
+        let closure = KBox::new(f, GFP_KERNEL)?;
+        if !shim::drbd_shim_module_try_get() {
+            return Err(ENODEV);
+        }
+        let closure = closure.into_foreign();
         // SAFETY: The format takes one string. The closure stays valid until it is taken.
         let task = unsafe {
             let (node, format) = (bindings::NUMA_NO_NODE, c"%s".as_char_ptr());
@@ -72,11 +81,13 @@ impl KThread {
         let Some(task) = task else {
             // SAFETY: There is no thread that could have taken it.
             unsafe { free::<F>(closure) };
+            // SAFETY: The reference was taken above, by a caller that came by way of the module.
+            unsafe { shim::drbd_shim_module_put() };
             return Err(ENOMEM);
         };
         // SAFETY: The thread exists, since it waits to be woken for the first time.
         unsafe { bindings::get_task_struct(task.as_ptr()) };
-        // INVARIANT: The reference was just taken.
+        // INVARIANT: Both references were just taken.
         let thread = Self {
             task,
             closure: NonNull::new(closure).unwrap_or(NonNull::dangling()),
@@ -120,6 +131,9 @@ impl Drop for KThread {
             // SAFETY: That is the answer for a thread that never began; `run` never gives it.
             unsafe { (self.unused)(self.closure.as_ptr()) };
         }
+        // SAFETY: The reference was taken when the thread was started. The caller's code stays: it
+        // was called by way of the module, or runs in a thread that has a reference of its own.
+        unsafe { shim::drbd_shim_module_put() };
     }
 }
 

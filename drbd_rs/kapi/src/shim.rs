@@ -86,6 +86,7 @@ unsafe extern "C" {
         heed_stop: bool,
     ) -> c_long;
     pub(crate) safe fn drbd_shim_module_get();
+    pub(crate) safe fn drbd_shim_module_try_get() -> bool;
     pub(crate) fn drbd_shim_module_put();
 
     pub(crate) fn drbd_shim_sock_prepare(sock: *mut socket);

@@ -30,8 +30,13 @@ pub(super) fn connect(call: &Call<'_>) -> Outcome {
     }
     let setup = read_setup(call, my, peer)?;
     check_algorithms(&setup.conf)?;
-    // The receiver looks for it as soon as the core has decided; so do listeners.
-    resource.inner.lock().setup = Some(setup.clone());
+    {
+        // Loading algorithms took its time, so the addresses are looked at once more.
+        let _creating = call.admin.registry.creating();
+        check_addresses(call, my, peer)?;
+        // The receiver looks for it as soon as the core has decided; so do listeners.
+        resource.inner.lock().setup = Some(setup.clone());
+    }
     let outcome = ask(resource, Command::Connect { peer: PEER, conf: setup.conf });
     let mut inner = resource.inner.lock();
     // Refused, or the administrator was killed: the core knows.

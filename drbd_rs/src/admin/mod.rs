@@ -2,8 +2,8 @@
 
 //! Administration: generic netlink as `drbdsetup` speaks it.
 //!
-//! Requests come one at a time, in the process of whoever sends them, who waits until the core has
-//! decided. Encoding is the core's (`drbd_core::nl`), as are all decisions about states; here are
+//! Requests come in the process of whoever sends them, who waits until the core has decided; those
+//! that change a resource one at a time ([`Held`]). Encoding is the core's (`drbd_core::nl`), as are all decisions about states; here are
 //! the objects: resources, volumes and devices come and go.
 
 mod attach;
@@ -32,8 +32,9 @@ use kernel::sync::Arc;
 
 use crate::objects::registry::Registry;
 use crate::objects::resource::Resource;
+use crate::objects::turn::Held;
 use events::Events;
-use request::{Call, Outcome};
+use request::{Call, Outcome, Refusal};
 
 /// Bytes of attributes in a reply: a volume's status is the largest.
 const REPLY_ROOM: usize = 8192;
@@ -124,6 +125,7 @@ const SPEC: FamilySpec = FamilySpec {
     max_attr: MAX_GROUP,
     groups: &[c"events"],
     ops: &TABLE,
+    parallel: true,
 };
 
 /// Opens the way for requests.
@@ -166,9 +168,36 @@ impl Admin {
         }
     }
 
+    /// Checks what a request names and, if it changes a resource, waits for the turn to do so.
+    fn admit<'a>(
+        &'a self,
+        req: &'a Request<'a>,
+        cmd: Command,
+        header: Header,
+        w: &mut Writer<'_>,
+    ) -> Result<(KBox<Call<'a>>, Option<Held>), Refusal> {
+        let context = request::read_context(req.attrs(), w)?;
+        let mut turn: Option<Held> = None;
+        loop {
+            let call = Call::new(self, req, cmd, header, &context)?;
+            let Some(resource) = call.changes() else { return Ok((call, None)) };
+            if turn.as_ref().is_some_and(|t| t.is_of(resource)) {
+                return Ok((call, turn));
+            }
+            // While this waits, what is named may come and go: it is looked up again. ENOENT: it
+            // has gone, and that is found then.
+            turn = None;
+            match Held::take(resource) {
+                Ok(held) => turn = Some(held),
+                Err(e) if e == ENOENT => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
     fn run(&self, req: &Request<'_>, cmd: Command, w: &mut Writer<'_>) -> Outcome {
         let (header, _) = Header::decode(req.user_header()).ok_or(EINVAL)?;
-        let call = Call::new(self, req, cmd, header, w)?;
+        let (call, _turn) = self.admit(req, cmd, header, w)?;
         match cmd {
             Command::GetStatus => status::get(&call, w),
             Command::NewResource => resource::create(&call),

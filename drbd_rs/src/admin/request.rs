@@ -142,13 +142,12 @@ impl<'a> Call<'a> {
         req: &'a Request<'a>,
         cmd: Command,
         header: Header,
-        w: &mut Writer<'_>,
+        context: &CfgContext,
     ) -> Result<KBox<Call<'a>>, Refusal> {
-        let context = read_context(req.attrs(), w)?;
         let device = admin.registry.minor(Minor(header.minor));
         let named = context.ctx_resource_name;
         let resource = named.and_then(|n| admin.registry.resource(n.as_bytes()));
-        let call = Call { admin, req, cmd, header, context, device, resource };
+        let call = Call { admin, req, cmd, header, context: *context, device, resource };
         let mut call = KBox::new(call, GFP_KERNEL).map_err(Error::from)?;
         call.check_existence()?;
         let found = match cmd.context() {
@@ -254,6 +253,15 @@ impl<'a> Call<'a> {
         self.resource.is_some()
     }
 
+    /// The resource that this changes. `None`: it only asks, or the resource is yet to be made.
+    pub(super) fn changes(&self) -> Option<&Arc<Resource>> {
+        let asks = matches!(
+            self.cmd,
+            Command::GetStatus | Command::GetTimeoutType | Command::NewResource
+        );
+        self.resource.as_ref().filter(|_| !asks)
+    }
+
     /// The attributes.
     pub(super) fn attrs(&self) -> &[u8] {
         self.req.attrs()
@@ -280,7 +288,7 @@ impl<'a> Call<'a> {
 }
 
 /// Reads CFG_CONTEXT and echoes it. What cannot be read is an error of netlink, not a reply.
-fn read_context(attrs: &[u8], echo: &mut Writer<'_>) -> Result<CfgContext> {
+pub(super) fn read_context(attrs: &[u8], echo: &mut Writer<'_>) -> Result<CfgContext> {
     let nr = CfgContext::GROUP.nr;
     let Some(raw) = Attrs::find(attrs, nr) else { return Ok(CfgContext::default()) };
     let read = CfgContext::from_attrs(CfgContext::default(), attrs, Mode::New);

@@ -42,12 +42,22 @@ pub(super) fn create(call: &Call<'_>) -> Outcome {
     let name = CString::try_from_fmt(fmt!("{}", name.as_str().ok_or_else(invalid)?))?;
     let resource = build(call, name, opts)?;
     standing::start(&resource)?;
-    if let Err(e) = call.admin.registry.add_resource(resource.clone()) {
+    if let Err(refusal) = enter(call, &resource) {
         standing::stop(&resource);
-        return Err(e.into());
+        return Err(refusal);
     }
     events::resource_created(&resource);
     DONE
+}
+
+/// Makes the resource known, unless somebody else was faster with the name.
+fn enter(call: &Call<'_>, resource: &Arc<Resource>) -> Result<(), Refusal> {
+    let registry = &call.admin.registry;
+    let _creating = registry.creating();
+    if registry.resource(resource.label().as_bytes()).is_some() {
+        return Err(Refusal::with(ErrCode::InvalidRequest, "resource exists"));
+    }
+    Ok(registry.add_resource(resource.clone())?)
 }
 
 /// Not inlined: see [`storage::machine`].
@@ -79,6 +89,8 @@ fn remove(admin: &Admin, resource: &Arc<Resource>) -> Outcome {
 pub(super) fn forget(admin: &Admin, resource: &Arc<Resource>) {
     events::resource_destroyed(resource);
     let removed = admin.registry.remove_resource(resource.label().as_bytes());
+    // A helper that is still running may wait for its turn, and the threads for the helper.
+    resource.turn.end();
     standing::stop(resource);
     drop(removed);
 }

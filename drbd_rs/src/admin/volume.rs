@@ -72,10 +72,15 @@ fn add(
     }
     let ix = make_room(resource)?;
     let storage = storage::volume()?;
+    let creating = admin.registry.creating();
+    if admin.registry.minor(minor).is_some() {
+        return Err(ErrCode::MinorOrVolumeExists.into());
+    }
     // The device comes first: the peer's answer to a new volume may already give it a size.
     let volume = Volume::new(admin.module, resource, ix, minor, vnr)?;
     let entry = MinorEntry { minor, vnr, resource: resource.clone(), volume: volume.clone() };
     admin.registry.add_minor(entry.clone())?;
+    drop(creating);
     if let Some(slot) = resource.inner.lock().volumes.get_mut(usize::from(ix.0)) {
         *slot = Some(volume);
     }
@@ -117,12 +122,13 @@ fn free(resource: &Resource, vol: VolIx) {
 
 /// Removes the device and its names. The machine does not know the volume any more.
 fn forget(admin: &Admin, entry: &MinorEntry) {
-    let removed = admin.registry.remove_minor(entry.minor);
     let ix = usize::from(entry.ix().0);
     let slot = entry.resource.inner.lock().volumes.get_mut(ix).and_then(Option::take);
-    // Outside the lock: the device waits for its users.
+    // Outside the lock: this waits for users. Before the minor is free: a reader of the status may
+    // keep the volume for a while, and a new device of this name must not meet the old one.
+    entry.volume.disk.remove();
     drop(slot);
-    drop(removed);
+    drop(admin.registry.remove_minor(entry.minor));
 }
 
 /// `del-minor`.

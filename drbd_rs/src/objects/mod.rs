@@ -19,4 +19,5 @@ pub(crate) mod registry;
 pub(crate) mod resource;
 pub(crate) mod store;
 pub(crate) mod table;
+pub(crate) mod turn;
 pub(crate) mod volume;

@@ -6,6 +6,7 @@ use drbd_core::node::VolIx;
 use drbd_core::units::{Minor, Vnr};
 use drbd_kapi::mem;
 use kernel::prelude::*;
+use kernel::sync::lock::{mutex::MutexBackend, Guard};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use super::resource::Resource;
@@ -38,9 +39,11 @@ struct Tables {
     minors: KVVec<MinorEntry>,
 }
 
-/// Everything that is configured. Changes come from netlink, which serialises them.
+/// Everything that is configured.
 #[pin_data]
 pub(crate) struct Registry {
+    #[pin]
+    creation: Mutex<()>,
     #[pin]
     tables: Mutex<Tables>,
 }
@@ -49,9 +52,18 @@ impl Registry {
     /// An empty registry.
     pub(crate) fn new() -> Result<Arc<Registry>> {
         Arc::pin_init(
-            pin_init!(Registry { tables <- new_mutex!(Tables::default(), "drbd_rs::Registry") }),
+            pin_init!(Registry {
+                creation <- new_mutex!((), "drbd_rs::Registry::creation"),
+                tables <- new_mutex!(Tables::default(), "drbd_rs::Registry"),
+            }),
             GFP_KERNEL,
         )
+    }
+
+    /// Held by who gives out a name, a minor or an address of which there must be only one: from
+    /// the look whether it is free until everybody sees that it is taken. Not for long.
+    pub(crate) fn creating(&self) -> Guard<'_, (), MutexBackend> {
+        self.creation.lock()
     }
 
     /// The resource of that name.

@@ -4,7 +4,7 @@
 //!
 //! # Lock order
 //!
-//! `Registry` → `Resource::inner`. Nothing sleeps for I/O or the network under `inner`; effects are
+//! [`Turn`] → `Registry` (creation, then tables) → `Resource::inner`. Nothing sleeps for I/O or the network under `inner`; effects are
 //! executed after it was released. `Resource::threads` is taken alone.
 
 use drbd_core::node::{self, BufId, Effect, IoToken, OpId, PeerIx, VolIx, MAX_EFFECTS};
@@ -24,6 +24,7 @@ use super::connection::{Setup, Sockets};
 use super::queue::SendQueue;
 use super::store::KernelStore;
 use super::table::Table;
+use super::turn::Turn;
 use super::volume::Volume;
 use crate::admin::events::{Announced, Events};
 use crate::errands::Errands;
@@ -180,6 +181,9 @@ pub(crate) struct Resource {
     /// The threads.
     #[pin]
     pub(crate) threads: Mutex<Threads>,
+    /// Who may change it.
+    #[pin]
+    pub(crate) turn: Turn,
     /// The way to listeners.
     pub(crate) events: Arc<Events>,
     /// What listeners know.
@@ -230,6 +234,7 @@ impl Resource {
                 errands <- Errands::new(),
                 helpers <- Errands::new(),
                 threads <- new_mutex!(Threads::default(), "drbd_rs::Threads"),
+                turn <- Turn::new(),
                 events,
                 announced <- new_mutex!(Announced::new(), "drbd_rs::Announced"),
             }),
@@ -264,7 +269,8 @@ impl Resource {
         self.inner.lock().volumes.get(usize::from(vol.0))?.clone()
     }
 
-    /// Gives an administrator's request to the core and waits for the answer.
+    /// Gives an administrator's request to the core and waits for the answer. It has to be the
+    /// caller's [`Turn`].
     ///
     /// # Errors
     /// EINTR for a killed caller: it takes the request back; what it has changed by then stays.

@@ -19,34 +19,37 @@ use crate::{admin, log};
 pub(crate) fn work(resource: &Arc<Resource>, stop: &Stop) {
     while !stop.requested() {
         execute_control(resource);
-        let timeout = due(resource);
-        let queue = &resource.completions.queue;
-        let _ = queue.wait_until(Wait::Idle, timeout, || {
-            let inner = resource.inner.lock();
-            !inner.control.is_empty() || inner.is_due_before_worker()
-        });
-        while let Some(done) = queue.pop() {
+        if let Some(timeout) = due(resource) {
+            let queue = &resource.completions.queue;
+            let _ = queue.wait_until(Wait::Idle, timeout, || {
+                let inner = resource.inner.lock();
+                !inner.control.is_empty() || inner.is_due_before_worker()
+            });
+        }
+        // Also when a timer was due: none of them may keep the worker from what it waits for.
+        while let Some(done) = resource.completions.queue.pop() {
             finish(resource, done);
         }
     }
     execute_control(resource);
 }
 
-/// Steps if a timer is due; milliseconds until the next one, rounded up, `None` without any.
-fn due(resource: &Arc<Resource>) -> Option<u32> {
-    loop {
-        let deadline = {
-            let mut inner = resource.inner.lock();
-            let deadline = inner.machine.deadline();
-            inner.worker_sleeps_until = deadline;
-            deadline?
-        };
-        let left = deadline.since(now());
-        if left.0 > 0 {
-            return Some(u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1));
-        }
+/// `None`: a timer was due, and the machine was told. Otherwise milliseconds until the next one,
+/// rounded up, or that there is none.
+fn due(resource: &Arc<Resource>) -> Option<Option<u32>> {
+    let deadline = {
+        let mut inner = resource.inner.lock();
+        let deadline = inner.machine.deadline();
+        inner.worker_sleeps_until = deadline;
+        deadline
+    };
+    let Some(deadline) = deadline else { return Some(None) };
+    let left = deadline.since(now());
+    if left.0 == 0 {
         resource.step(Input::Tick);
+        return None;
     }
+    Some(Some(u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1)))
 }
 
 /// Tells the core about an I/O that is over.

@@ -13,6 +13,7 @@ use drbd_core::node::VolumeStorage;
 use drbd_core::node::{
     AppOp, Backing, BackingStorage, Connection, OpId, PeerDevice, Resource, Storage, PEER,
 };
+use drbd_core::state::State;
 use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Duration;
 use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
@@ -325,21 +326,33 @@ impl World {
         self.last_size
     }
 
+    /// What the machine is in now; events about it may come later.
+    fn state(&self, node: usize) -> State {
+        let volume = |r: &Machine| r.volume_status(VOL);
+        let volume = self.nodes[node].res.as_ref().and_then(volume);
+        volume.map_or(State::INITIAL, |v| v.state)
+    }
+
     /// State of the connection, as a word.
     pub fn cstate(&self, node: usize) -> &'static str {
-        self.nodes[node].state.conn.name()
+        self.state(node).conn.name()
+    }
+
+    /// Role of the peer, as a word.
+    pub fn peer_role(&self, node: usize) -> &'static str {
+        self.state(node).peer.name()
     }
 
     /// States of own and peer's disk, as words.
     pub fn disks(&self, node: usize) -> (&'static str, &'static str) {
-        let s = self.nodes[node].state;
+        let s = self.state(node);
         (s.disk.name(), s.pdsk.name())
     }
 
     /// Both nodes in a line.
     pub fn describe(&self) -> String {
         let one = |n: usize| {
-            let s = self.nodes[n].state;
+            let s = self.state(n);
             let (disk, pdsk) = self.disks(n);
             let ios = self.open_ios(n);
             let bits = self.bits_set(n);

@@ -92,7 +92,13 @@ impl Chaos {
         self.settle();
         self.w.secondary(self.primary);
         self.primary = 1 - self.primary;
-        self.w.primary(self.primary, false);
+        let new = self.primary;
+        // The news of it may stand behind a flush that takes long; then `primary` is refused.
+        self.w
+            .run_until("a peer that is Secondary", Duration::secs(60), |w| {
+                w.peer_role(new) == "Secondary"
+            });
+        self.w.primary(new, false);
     }
 
     /// The administrator disconnects and connects again.
@@ -126,6 +132,7 @@ pub fn run(seed: u64) {
         w.cstate(0) == "Connected" && w.cstate(1) == "Connected"
     });
     w.primary(0, true);
+    w.stalls = seed % 4 == 1;
     let mut c = Chaos { w, primary: 0 };
     let rounds = c.w.rng.between(3, 9);
     for _ in 0..rounds {

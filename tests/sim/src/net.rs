@@ -58,13 +58,23 @@ impl World {
     }
 
     pub(crate) fn look_for_peer(&mut self, node: usize) {
-        let after = Duration(1_000_000 + self.rng.below(50_000_000));
-        self.schedule(node, after, Event::Dance);
+        if !std::mem::replace(&mut self.nodes[node].dancing, true) {
+            let after = Duration(1_000_000 + self.rng.below(50_000_000));
+            self.schedule(node, after, Event::Dance);
+        }
     }
 
-    /// Connects the nodes if both want it.
-    pub(crate) fn dance(&mut self) {
-        if !self.net.up || !(0..2).all(|n| self.looks_for_peer(n)) {
+    /// Connects the nodes if both want it; otherwise this one tries again.
+    pub(crate) fn dance(&mut self, node: usize) {
+        self.nodes[node].dancing = false;
+        if !self.net.up {
+            return;
+        }
+        if !(0..2).all(|n| self.looks_for_peer(n)) {
+            // The disk may keep it from being ready for long.
+            if self.nodes[node].receiver && self.nodes[node].sockets.is_none() {
+                self.look_for_peer(node);
+            }
             return;
         }
         self.net.links += 1;

@@ -7,7 +7,6 @@ use crate::rng::Rng;
 use drbd_core::node::{
     AppIo, BufId, Effect, Host, IoToken, Resource, SendToken, Sock, Store, MAX_EFFECTS,
 };
-use drbd_core::state::State;
 use drbd_core::time::Instant;
 use std::collections::{HashMap, VecDeque};
 
@@ -130,14 +129,14 @@ pub struct Node {
     pub sockets: Option<Sockets>,
     /// The sockets are being closed.
     pub closing: bool,
+    /// It will look for its peer.
+    pub dancing: bool,
     /// When the next tick is scheduled.
     pub tick_at: Option<Instant>,
     /// Answers to administrators.
     pub answers: HashMap<u32, i32>,
     /// The device is writable.
     pub writable: bool,
-    /// The state as last announced.
-    pub state: State,
     /// Bits that the last resync began with.
     pub resynced: u64,
 }
@@ -157,10 +156,10 @@ impl Node {
             receiver: false,
             sockets: None,
             closing: false,
+            dancing: false,
             tick_at: None,
             answers: HashMap::new(),
             writable: false,
-            state: State::INITIAL,
             resynced: 0,
         }
     }
@@ -190,9 +189,9 @@ impl Node {
         self.receiver = false;
         self.sockets = None;
         self.closing = false;
+        self.dancing = false;
         self.tick_at = None;
         self.writable = false;
-        self.state = State::INITIAL;
         self.answers.clear();
     }
 

@@ -5,7 +5,7 @@
 //! For each sector it keeps the values that a read may return: the one whose write was
 //! acknowledged last, and those of writes that were neither acknowledged nor overtaken since. A
 //! read that returns anything else has found lost or resurrected data. A value that was read is
-//! there to stay.
+//! there to stay, unless its write is still on its way: that may yet die with its node.
 
 use drbd_core::units::SectorRange;
 use std::collections::HashMap;
@@ -58,11 +58,6 @@ impl Oracle {
         self.open.remove(&tag);
     }
 
-    /// Everything on the way died with the node.
-    pub fn all_undecided(&mut self) {
-        self.open.clear();
-    }
-
     /// The guarantees of the past do not hold (failover with protocol A): whatever is there counts.
     pub fn accept(&mut self, data: &[u64]) {
         self.may.clear();
@@ -83,10 +78,9 @@ impl Oracle {
                 ));
             }
             let open = &self.open;
-            if values.len() > 1 {
-                values.retain(|v| {
-                    *v == *value || open.iter().any(|(t, r)| *v >= *t && *v < *t + r.len.0)
-                });
+            let on_its_way = |v: u64| open.iter().any(|(t, r)| v >= *t && v < *t + r.len.0);
+            if values.len() > 1 && !on_its_way(*value) {
+                values.retain(|v| *v == *value || on_its_way(*v));
             }
         }
         Ok(())

@@ -94,6 +94,8 @@ pub struct World {
     /// Requests of administrators made so far.
     pub(crate) next_op: u32,
     seed: u64,
+    /// Some I/O of disks takes seconds.
+    pub stalls: bool,
     /// Every effect goes into the trace (`SIM_VERBOSE` in the environment).
     verbose: bool,
 }
@@ -131,6 +133,7 @@ impl World {
             options: crate::admin::Options::default(),
             last_size: Sectors(0),
             next_op: 1,
+            stalls: false,
             verbose: std::env::var_os("SIM_VERBOSE").is_some(),
             seed,
         }
@@ -221,7 +224,7 @@ impl World {
                 self.step(node, Input::Closed { peer: PEER });
                 self.look_for_peer(node);
             }
-            Event::Dance => self.dance(),
+            Event::Dance => self.dance(node),
         }
     }
 
@@ -266,7 +269,8 @@ impl World {
         let n = &mut self.nodes[node];
         let Some(res) = n.res.as_ref() else { return };
         if let Some(at) = res.deadline() {
-            let at = at.max(now.plus(Duration(1000)));
+            // Otherwise whoever drives the machine would tick for ever and see to nothing else.
+            assert!(at > now, "idle, yet due at {at:?}, and it is {now:?}");
             if n.tick_at.is_none_or(|t| at < t) {
                 n.tick_at = Some(at);
                 self.schedule_at(node, at, Event::Tick);
@@ -348,8 +352,7 @@ impl World {
                 self.note(format!("n{node} answers {} with {code}", op.0));
                 self.nodes[node].answers.insert(op.0, code);
             }
-            Effect::StateChanged { new, .. } => self.nodes[node].state = new,
-            Effect::SyncProgress { .. } => {}
+            Effect::StateChanged { .. } | Effect::SyncProgress { .. } => {}
             Effect::Log { note, .. } => {
                 if let Note::ResyncBegins { bits, .. } = note {
                     self.nodes[node].resynced = bits;
@@ -359,7 +362,12 @@ impl World {
         }
     }
 
+    /// Most I/O is quick, some is not: one in 64 takes up to eight seconds, longer than anything
+    /// that the machine puts off.
     fn latency(&mut self) -> Duration {
+        if self.stalls && self.rng.below(64) == 0 {
+            return Duration(self.rng.below(8_000_000_000));
+        }
         Duration(20_000 + self.rng.below(200_000))
     }
 
@@ -535,11 +543,13 @@ impl World {
     /// The power of a node fails.
     pub fn crash(&mut self, node: usize) {
         self.note(format!("n{node} loses its power"));
+        // What was on its way died with the node; what the other one works on goes on.
+        let writes = self.nodes[node].apps.values().filter(|a| a.tag != 0);
+        writes.for_each(|a| self.oracle.undecided(a.tag));
         let mut rng = self.rng.clone();
         self.nodes[node].power_fails(&mut rng);
         self.rng = rng;
         self.net.held[node].clear();
-        self.oracle.all_undecided();
     }
 
     /// The device of a node as its disk has it.

@@ -168,23 +168,25 @@ impl Cluster {
     /// Keeps what tells why, adds its place and the splats to the error, and clears away.
     fn failed(self, e: Error) -> Error {
         let kept = cache::failures().join(&self.name);
-        for node in &self.nodes {
-            // Whatever still answers says what it sees; a dead node has only its console.
-            if let Ok(o) = node.run_for(
-                "cat /proc/drbd; dmesg | tail -n 200",
-                Duration::from_secs(5),
-            ) {
-                let _ = fs::write(self.dir.join(format!("{}.state", node.name())), o.stdout);
-            }
-        }
-        self.wire.flush_capture();
-        let _ = fs::remove_dir_all(&kept);
         let mut text = e.to_string();
         for node in &self.nodes {
             for splat in node.splats() {
                 text.push_str(&format!("\n{}: {splat}", node.name()));
             }
         }
+        for node in &self.nodes {
+            // Whatever still answers says what it sees; a dead node has only its console.
+            // Where each thread of the driver and of the tools stands tells why something hangs.
+            let threads = "for c in $(grep -lE '^(drbd|rmmod)' /proc/[0-9]*/comm); do \
+                           d=${c%/comm}; echo \"== $(cat $c) ${d#/proc/}\"; cat $d/stack; done";
+            let running = "for i in 1 2 3; do echo l > /proc/sysrq-trigger; sleep 0.2; done";
+            let state = format!("cat /proc/drbd; {threads}; {running}; dmesg | tail -n 400");
+            if let Ok(o) = node.run_for(&state, Duration::from_secs(20)) {
+                let _ = fs::write(self.dir.join(format!("{}.state", node.name())), o.stdout);
+            }
+        }
+        self.wire.flush_capture();
+        let _ = fs::remove_dir_all(&kept);
         match self.keep(&kept, &text) {
             Ok(()) => text.push_str(&format!("\nkept in {}", kept.display())),
             Err(e) => text.push_str(&format!("\nnothing could be kept: {e}")),

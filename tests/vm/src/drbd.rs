@@ -16,6 +16,8 @@ pub struct Resource {
     pub net: String,
     /// Lines for `disk { }`.
     pub disk: String,
+    /// Lines for `handlers { }`.
+    pub handlers: String,
     /// Protocol: A, B or C; empty for C.
     pub protocol: String,
 }
@@ -35,10 +37,11 @@ impl Resource {
         } else {
             ""
         };
-        let (net, disk) = (&self.net, &self.disk);
+        let (net, disk, handlers) = (&self.net, &self.disk, &self.handlers);
         let mut text = format!(
             "global {{ usage-count no; }}\nresource r0 {{\n  protocol {protocol};\n  \
-             net {{ {patience} {net} }}\n  disk {{ {disk} }}\n"
+             net {{ {patience} {net} }}\n  disk {{ {disk} }}\n  \
+             handlers {{ {handlers} }}\n"
         );
         for n in nodes {
             text.push_str(&format!(

@@ -16,7 +16,10 @@ use kernel::{
     prelude::*,
     static_lock_class,
     str::NullTerminatedFormatter,
-    sync::{Arc, ArcBorrow},
+    sync::{
+        atomic::{Atomic, Full},
+        Arc, ArcBorrow,
+    },
     types::ForeignOwnable,
 };
 
@@ -91,14 +94,17 @@ struct Private<T: BioOperations> {
 
 /// A disk that is open to users.
 ///
-/// Dropping it takes the disk away from users and waits until no request is being submitted.
-/// Whoever has it open keeps an empty shell, and through it the `Arc<T>`, until they close it.
+/// Dropping it, or [`Self::remove`], takes the disk away from users and waits until no request is
+/// being submitted. Whoever has it open keeps an empty shell, and through it the `Arc<T>`, until
+/// they close it.
 ///
 /// # Invariants
 ///
-/// `disk` is a live disk whose `private_data` is a [`Private<T>`] from a `KBox`.
+/// `disk` is a disk that was added, and that is still there unless `removed`. Its `private_data` is
+/// a [`Private<T>`] from a `KBox`.
 pub struct GenDisk<T: BioOperations> {
     disk: NonNull<bindings::gendisk>,
+    removed: Atomic<bool>,
     _private: core::marker::PhantomData<Arc<T>>,
 }
 
@@ -134,6 +140,7 @@ impl<T: BioOperations> GenDisk<T> {
         // INVARIANT: The disk was added and has the private data.
         Ok(Self {
             disk,
+            removed: Atomic::new(false),
             _private: core::marker::PhantomData,
         })
     }
@@ -228,10 +235,19 @@ impl<T: BioOperations> GenDisk<T> {
     }
 }
 
+impl<T: BioOperations> GenDisk<T> {
+    /// Takes the disk away from users, for good. Afterwards its name and numbers are free.
+    pub fn remove(&self) {
+        if !self.removed.xchg(true, Full) {
+            // SAFETY: The disk was added, by the invariant, and is removed only here, once.
+            unsafe { bindings::del_gendisk(self.as_ptr()) };
+        }
+    }
+}
+
 impl<T: BioOperations> Drop for GenDisk<T> {
     fn drop(&mut self) {
-        // SAFETY: The disk was added, by the invariant.
-        unsafe { bindings::del_gendisk(self.as_ptr()) };
+        self.remove();
         // SAFETY: This is the reference from the allocation. The last reference frees `Private`.
         unsafe { bindings::put_disk(self.as_ptr()) };
     }

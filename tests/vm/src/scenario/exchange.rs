@@ -115,7 +115,7 @@ fn ended_in_order(cluster: &Cluster, node: &Node, resource: &Resource) -> Result
         &found.oos,
     )?;
     node.must(
-        "drbdadm dump-md r0 > /run/md && drbdadm wipe-md --force r0 && \
+        "drbdadm dump-md r0 > /run/md && drbdmeta --force 0 v08 /dev/vdc internal wipe-md && \
          drbdmeta --force 0 v08 /dev/vdc internal restore-md /run/md",
     )?;
     same(node, "dumped and restored", &found, &MetaData::of(node)?)?;

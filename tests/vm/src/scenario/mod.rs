@@ -8,6 +8,7 @@ pub mod bad_peer;
 pub mod crash;
 pub mod demo;
 pub mod exchange;
+pub mod fencing;
 pub mod golden;
 pub mod same_words;
 pub mod shell;

@@ -337,25 +337,18 @@ pub fn slow_disk(cluster: &Cluster) -> Result<()> {
     round(cluster)
 }
 
-/// The driver is unloaded with everything configured: refused, or in order.
+/// A driver with a resource cannot be unloaded, in use or not.
 ///
 /// # Errors
 /// The first thing that does not hold.
 pub fn unload_configured(cluster: &Cluster) -> Result<()> {
-    let [a, b] = two(cluster)?;
+    let [a, _] = two(cluster)?;
     primary_a_in_sync(cluster, &quick())?;
+    let unload = "rmmod $(lsmod | grep -o -w -e '^drbd' -e '^drbd_rs')";
+    cluster.each(|n| refused(n, unload))?;
     a.must("drbdadm secondary r0")?;
-    for node in [a, b] {
-        let out = node.run_for(
-            "rmmod $(lsmod | grep -o -w -e '^drbd' -e '^drbd_rs')",
-            SILENT_PEER,
-        )?;
-        println!("{}: rmmod while configured: {}", node.name(), out.code);
-        if out.code == 0 {
-            node.load_driver()?;
-        } else {
-            down(node, SILENT_PEER)?;
-        }
-    }
+    cluster.each(|n| refused(n, unload))?;
+    in_sync(cluster)?;
+    cluster.each(|n| down(n, PROMPT))?;
     round(cluster)
 }

@@ -274,7 +274,7 @@ impl<S: Store> Resource<S> {
             return false;
         }
         let slots = self.volume_slots();
-        let resyncs_idle = self.resyncs_idle();
+        let settled = self.resyncs_idle() && self.after_changes_done();
         let Some(c) = self.conn_mut(peer) else {
             return false;
         };
@@ -296,7 +296,7 @@ impl<S: Store> Resource<S> {
                 self.clean_volume(peer, VolIx(q.cursor), h);
                 true
             }
-            Phase::Quieting(q) if q.writing > 0 || !resyncs_idle => false,
+            Phase::Quieting(q) if q.writing > 0 || !settled => false,
             Phase::Quieting(_) => {
                 self.start_over(peer, h);
                 true
@@ -307,6 +307,13 @@ impl<S: Store> Resource<S> {
     /// No resync I/O of the lost connection is left that could still reach a disk.
     fn resyncs_idle(&self) -> bool {
         (0..self.volume_slots()).all(|ix| self.resync_idle(VolIx(ix)))
+    }
+
+    /// What followed from changes in the time of the lost connection is over. Part of it is packets,
+    /// perhaps behind a slow write of metadata: the next connection must not see them.
+    fn after_changes_done(&self) -> bool {
+        let volumes = self.volumes.iter().flatten();
+        volumes.into_iter().all(|v| v.ctl.after.is_empty())
     }
 
     fn clean_volume(&mut self, peer: PeerIx, vol: VolIx, h: &mut impl Host) {

@@ -105,7 +105,8 @@ impl<S: Store> Resource<S> {
         Progress::More
     }
 
-    /// When to step next with [`Input::Tick`], if nothing else happens before.
+    /// When to step next with [`Input::Tick`], if nothing else happens before. After a step that
+    /// returned [`Progress::Idle`] that is never now or earlier.
     pub fn deadline(&self) -> Option<Instant> {
         [
             self.control_deadline(),

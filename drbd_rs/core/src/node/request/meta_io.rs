@@ -192,6 +192,8 @@ impl<S: Store> Resource<S> {
             self.run_soon(after, false, h);
             return;
         };
+        // What is due is written now, or right behind the write in flight.
+        m.due = None;
         let stored = if m.superblock_in_flight {
             m.superblock_again = true;
             put(&mut m.next_waiters, after)

@@ -3,9 +3,9 @@
 //! What administrators ask for.
 //!
 //! A request is an [`Operation`]: a small machine that makes one move at a time and then waits,
-//! for the peer, a disk, a helper or the clock. One runs at a time, as in the C driver, where
-//! netlink is serialised. It ends with [`Effect::AdminDone`]; [`Resource::cancel`] ends it early
-//! for a waiter that was killed.
+//! for the peer, a disk, a helper or the clock. One runs at a time, as in the C driver: the driver
+//! lets administrators take turns. It ends with [`Effect::AdminDone`]; [`Resource::cancel`] ends it
+//! early for a waiter that was killed.
 //!
 //! The checks of a request and the codes they lead to stand in the order of netlink.md §5.
 
