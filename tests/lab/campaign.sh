@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # campaign.sh [N [PATTERN]]: runs the stories, the crash and the teardown scenarios N times (20 by
-# default), two clusters at a time, every one with a new random seed each time. PATTERN, an extended
-# regular expression, picks cases; they are named TEST:NAME, such as story:ours_ours_kasan or
-# crash:wire_cut::ours_c.
+# default), two clusters at a time, every one with a new random seed each time. ROUNDS=n in the
+# environment lets each crash happen n times to the same nodes, one after the other. PATTERN, an
+# extended regular expression, picks cases; they are named TEST:NAME, such as
+# story:ours_ours_kasan or crash:wire_cut::ours_c.
 #
 # What is run is copied to target/campaign first, so that a campaign of hours keeps testing what it
 # began with. A line per run goes to target/campaign/results; consoles, capture and output of a run
@@ -31,7 +32,7 @@ one() {
     log=$to/$name.log
     start=$(date +%s)
     verdict=passed
-    DRBD_LAB_SEED=$seed DRBD_LAB_AGENT=$to/bin/drbd-lab-agent DRBD_LAB_FAILURES=$kept \
+    DRBD_LAB_SEED=$seed DRBD_LAB_ROUNDS=${ROUNDS:-1} DRBD_LAB_AGENT=$to/bin/drbd-lab-agent DRBD_LAB_FAILURES=$kept \
         DRBD_RS_MODULE=$to/bin/$(flavour "$case").ko \
         "$to/bin/${case%%:*}" "${case#*:}" --exact > "$log" 2>&1 || verdict=FAILED
     # A name that no test has runs nothing and succeeds at it.

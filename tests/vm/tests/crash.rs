@@ -2,42 +2,30 @@
 //! The crash scenarios on every pairing of drivers.
 //!
 //! `DRBD_LAB_SEED=n` picks the seed, to repeat or to look for more; without it each test has its
-//! own fixed one, so that a change of ours and nothing else turns a test red.
+//! own fixed one, so that a change of ours and nothing else turns a test red. `DRBD_LAB_ROUNDS=n`
+//! picks how often it happens to the same nodes, one after the other; without it once.
 
-use drbd_lab::scenario::{crash, exchange, pair};
-use drbd_lab::{Cluster, Driver, Kernel, Result};
+use drbd_lab::scenario::crash::{self, Round};
+use drbd_lab::scenario::{exchange, pair};
+use drbd_lab::{Cluster, Driver, Kernel};
 
-type Scenario = fn(&Cluster, u64) -> Result<()>;
+/// Large enough for a resync that is interrupted at 8 MiB/s.
+const MIB: u64 = 32;
 
-const MIB: u64 = 64;
-/// A checked kernel is slow.
-const CHECKED_MIB: u64 = 32;
-
-fn seed(default: u64) -> u64 {
-    std::env::var("DRBD_LAB_SEED")
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(default)
 }
 
-fn run(name: &str, drivers: [Driver; 2], kernel: Kernel, default: u64, scenario: Scenario) {
-    let seed = seed(default);
-    let mib = match kernel {
-        Kernel::Release => MIB,
-        Kernel::Kasan | Kernel::Locks => CHECKED_MIB,
-    };
-    let specs = pair(drivers, kernel, mib);
+fn run(name: &str, drivers: [Driver; 2], kernel: Kernel, default: u64, round: Round) {
+    let seed = number("DRBD_LAB_SEED", default);
+    let count = number("DRBD_LAB_ROUNDS", 1);
+    let specs = pair(drivers, kernel, MIB);
     Cluster::test(name, &specs, |c| {
-        scenario(c, seed).map_err(|e| e.context(format!("seed {seed}")))
+        crash::rounds(c, seed, count, round).map_err(|e| e.context(format!("seed {seed}")))
     });
-}
-
-fn source_lost_in_resync(cluster: &Cluster, seed: u64) -> Result<()> {
-    crash::lost_in_resync(cluster, seed, true)
-}
-
-fn target_lost_in_resync(cluster: &Cluster, seed: u64) -> Result<()> {
-    crash::lost_in_resync(cluster, seed, false)
 }
 
 macro_rules! on_every_pairing {
@@ -92,8 +80,8 @@ on_every_pairing! {
     primary_lost: crash::primary_lost, 1;
     secondary_lost: crash::secondary_lost, 2;
     wire_cut: crash::wire_cut, 3;
-    source_lost: source_lost_in_resync, 4;
-    target_lost: target_lost_in_resync, 5;
+    source_lost: crash::source_lost, 4;
+    target_lost: crash::target_lost, 5;
 }
 
 /// Each node changes from the one driver to the other, so these two are all there is.

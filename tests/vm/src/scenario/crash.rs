@@ -5,6 +5,9 @@
 //! bitmap name is sent again, in the end both disks are equal byte by byte, and the driver can be
 //! unloaded. The moment of the crash and what the disks lose come from the seed; the scheduling of
 //! an emulated machine does not, so a seed repeats the kind of a failure rather than its bits.
+//!
+//! What a crash does, the next one may stumble over: a run is several rounds on the same nodes, and
+//! what was acknowledged in the first has to be there in the last.
 
 use std::time::Duration;
 
@@ -26,6 +29,68 @@ pub(super) const EXTENT_KIB: u64 = 4096;
 pub(super) const BLOCKS: u64 = 2 * EXTENT_KIB / 4;
 /// KiB of writes on their way when a connection breaks, generously.
 const IN_FLIGHT_KIB: u64 = 1024;
+
+/// A pair, from round to round.
+pub struct Run<'a> {
+    pub(super) cluster: &'a Cluster,
+    /// Primary at the beginning of each round.
+    pub(super) a: &'a Node,
+    pub(super) b: &'a Node,
+    pub(super) rng: Rng,
+    pub(super) resource: Resource,
+    pub(super) ledger: Ledger,
+}
+
+impl Run<'_> {
+    /// Writes without an end, of which nothing was acknowledged yet.
+    pub(super) fn job(&mut self) -> Job {
+        Job {
+            first_seq: self.ledger.last_seq() + 1,
+            ..Job::endless(DEVICE, BLOCKS, self.rng.next_u64())
+        }
+    }
+
+    pub(super) fn write_some(&mut self, on_a: bool, count: u64) -> Result<()> {
+        let node = if on_a { self.a } else { self.b };
+        let seed = self.rng.next_u64();
+        write_some(node, &mut self.ledger, seed, count)
+    }
+}
+
+/// What a round does. It leaves both nodes in sync and returns who is primary.
+pub type Round = for<'a> fn(&mut Run<'a>) -> Result<&'a Node>;
+
+/// A pair in sync goes through `count` rounds; after each both hold all acknowledged writes, and
+/// the disks are equal. In the end nothing keeps the driver.
+///
+/// # Errors
+/// The first thing that does not hold, and in which round.
+pub fn rounds(cluster: &Cluster, seed: u64, count: u64, round: Round) -> Result<()> {
+    let [a, b] = two(cluster)?;
+    let resource = quick();
+    primary_a_in_sync(cluster, &resource)?;
+    let mut run = Run {
+        cluster,
+        a,
+        b,
+        rng: Rng::new(seed),
+        resource,
+        ledger: Ledger::default(),
+    };
+    for n in 1..=count {
+        let mut all = || {
+            if n > 1 {
+                a.must("drbdadm primary r0")?;
+            }
+            let primary = round(&mut run)?;
+            let other = if std::ptr::eq(primary, a) { b } else { a };
+            agreed(cluster, primary, other, &run.ledger)
+        };
+        all().map_err(|e| e.context(format!("round {n}")))?;
+    }
+    drbd::down_and_unload(cluster)?;
+    same_data(cluster)
+}
 
 /// A resource that notices a dead peer within about three seconds.
 pub(super) fn quick() -> Resource {
@@ -104,9 +169,9 @@ pub(super) fn in_sync(cluster: &Cluster) -> Result<()> {
     cluster.each(|n| drbd::wait_in_sync(n, LONG).map(|_| ()))
 }
 
-/// The end of every scenario: `reader` holds all acknowledged writes, then the other one does
-/// too, both disks are equal, and nothing keeps the driver.
-pub(super) fn finish(
+/// Both nodes come in sync, one after the other shows all acknowledged writes, and with nobody
+/// primary the disks are equal.
+pub(super) fn agreed(
     cluster: &Cluster,
     primary: &Node,
     other: &Node,
@@ -118,6 +183,17 @@ pub(super) fn finish(
     other.must("drbdadm primary r0")?;
     check(other, ledger)?;
     other.must("drbdadm secondary r0")?;
+    same_data(cluster)
+}
+
+/// The end of a scenario: as [`agreed`], and nothing keeps the driver.
+pub(super) fn finish(
+    cluster: &Cluster,
+    primary: &Node,
+    other: &Node,
+    ledger: &Ledger,
+) -> Result<()> {
+    agreed(cluster, primary, other, ledger)?;
     drbd::down_and_unload(cluster)?;
     same_data(cluster)
 }
@@ -136,26 +212,22 @@ pub(super) fn at_most(what: &str, kib: u64, bound: u64) -> Result<()> {
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn primary_lost(cluster: &Cluster, seed: u64) -> Result<()> {
-    let [a, b] = two(cluster)?;
-    let mut rng = Rng::new(seed);
-    let resource = quick();
-    primary_a_in_sync(cluster, &resource)?;
-    let mut ledger = Ledger::default();
-    let writer = a.spawn_writer(&Job::endless(DEVICE, BLOCKS, rng.next_u64()))?;
-    let_it_write(a, &mut rng);
-    a.crash(rng.next_u64())?;
-    collect(&mut ledger, writer)?;
+pub fn primary_lost<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
+    let (a, b) = (run.a, run.b);
+    let writer = a.spawn_writer(&run.job())?;
+    let_it_write(a, &mut run.rng);
+    a.crash(run.rng.next_u64())?;
+    collect(&mut run.ledger, writer)?;
 
     gone(b)?;
     b.must("drbdadm primary r0")?;
-    check(b, &ledger)?;
-    write_some(b, &mut ledger, rng.next_u64(), 20)?;
+    check(b, &run.ledger)?;
+    run.write_some(false, 20)?;
     let of_b = Status::of(b)?.oos;
 
     // Without the wire the returning node shows what its own log and bitmap say.
-    cluster.wire.cut(0, 1);
-    come_back(cluster, a, &resource)?;
+    run.cluster.wire.cut(0, 1);
+    come_back(run.cluster, a, &run.resource)?;
     let of_a = Status::of(a)?.oos;
     if of_a == 0 {
         return Err(Error::new(
@@ -163,10 +235,10 @@ pub fn primary_lost(cluster: &Cluster, seed: u64) -> Result<()> {
         ));
     }
     at_most("out of sync after the replay", of_a, 2 * EXTENT_KIB)?;
-    cluster.wire.heal();
-    in_sync(cluster)?;
+    run.cluster.wire.heal();
+    in_sync(run.cluster)?;
     at_most("resynced", Status::of(a)?.nr, of_a + of_b)?;
-    finish(cluster, b, a, &ledger)
+    Ok(b)
 }
 
 /// The secondary loses power while the primary writes on, without and with the peer. Nothing the
@@ -174,74 +246,67 @@ pub fn primary_lost(cluster: &Cluster, seed: u64) -> Result<()> {
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn secondary_lost(cluster: &Cluster, seed: u64) -> Result<()> {
-    let [a, b] = two(cluster)?;
-    let mut rng = Rng::new(seed);
-    let resource = quick();
-    primary_a_in_sync(cluster, &resource)?;
-    let mut ledger = Ledger::default();
+pub fn secondary_lost<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
+    let (a, b) = (run.a, run.b);
     // Without O_SYNC nobody asks for a flush: most of what b acknowledged is still volatile there.
     let job = Job {
         sync: false,
         count: 400,
-        ..Job::endless(DEVICE, BLOCKS, rng.next_u64())
+        ..run.job()
     };
-    let mut writer = a.spawn_writer(&job)?;
-    let_it_write(a, &mut rng);
-    b.crash(rng.next_u64())?;
-    if writer.wait(a.patience(LONG)) != Progress::Ended || writer.output().code != 0 {
-        let text = writer.output().error_text();
-        return Err(Error::new(format!(
-            "the writer did not survive the loss of b: {text}"
-        )));
-    }
-    ledger.add_lines(&writer.output().text())?;
+    let writer = a.spawn_writer(&job)?;
+    let_it_write(a, &mut run.rng);
+    b.crash(run.rng.next_u64())?;
+    survived(a, writer, &mut run.ledger)?;
     gone(a)?;
     let expected = Status::of(a)?.oos;
-    come_back(cluster, b, &resource)?;
-    in_sync(cluster)?;
+    come_back(run.cluster, b, &run.resource)?;
+    in_sync(run.cluster)?;
     at_most("resynced", Status::of(b)?.nr, expected + IN_FLIGHT_KIB)?;
-    finish(cluster, a, b, &ledger)
+    Ok(a)
+}
+
+/// Takes in a writer that has to end well though the peer was lost meanwhile.
+fn survived(node: &Node, mut writer: Request, ledger: &mut Ledger) -> Result<()> {
+    if writer.wait(node.patience(LONG)) != Progress::Ended || writer.output().code != 0 {
+        let text = writer.output().error_text();
+        return Err(Error::new(format!(
+            "the writer did not survive the loss of the peer: {text}"
+        )));
+    }
+    ledger.add_lines(&writer.output().text())
 }
 
 /// The wire is cut while the primary writes, in one direction or both as the seed says.
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn wire_cut(cluster: &Cluster, seed: u64) -> Result<()> {
-    let [a, b] = two(cluster)?;
-    let mut rng = Rng::new(seed);
-    primary_a_in_sync(cluster, &quick())?;
-    let mut ledger = Ledger::default();
+pub fn wire_cut<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
+    let (a, b) = (run.a, run.b);
     let job = Job {
         count: 300,
-        ..Job::endless(DEVICE, BLOCKS, rng.next_u64())
+        ..run.job()
     };
-    let mut writer = a.spawn_writer(&job)?;
-    let_it_write(a, &mut rng);
+    let writer = a.spawn_writer(&job)?;
+    let_it_write(a, &mut run.rng);
     let cut = Rule {
         cut: true,
         ..Rule::default()
     };
-    match rng.below(3) {
-        0 => cluster.wire.set(0, 1, cut),
-        1 => cluster.wire.set(1, 0, cut),
-        _ => cluster.wire.set_both(0, 1, cut),
+    let wire = &run.cluster.wire;
+    match run.rng.below(3) {
+        0 => wire.set(0, 1, cut),
+        1 => wire.set(1, 0, cut),
+        _ => wire.set_both(0, 1, cut),
     }
-    if writer.wait(a.patience(LONG)) != Progress::Ended || writer.output().code != 0 {
-        let text = writer.output().error_text();
-        return Err(Error::new(format!(
-            "the writer did not survive the cut: {text}"
-        )));
-    }
-    ledger.add_lines(&writer.output().text())?;
+    survived(a, writer, &mut run.ledger)?;
     gone(a)?;
     // The counters only start anew when an administrator attaches or connects.
     let before = gone(b)?.nr;
     let expected = Status::of(a)?.oos;
     at_most("out of sync after the cut", expected, 2 * EXTENT_KIB)?;
-    cluster.wire.heal();
-    in_sync(cluster)?;
+    wire.heal();
+    in_sync(run.cluster)?;
     let of_b = Status::of(b)?;
     if of_b.oos != 0 {
         return Err(Error::new(format!(
@@ -253,25 +318,33 @@ pub fn wire_cut(cluster: &Cluster, seed: u64) -> Result<()> {
         of_b.nr.saturating_sub(before),
         expected + IN_FLIGHT_KIB,
     )?;
-    finish(cluster, a, b, &ledger)
+    Ok(a)
 }
 
-/// One side of a running resync loses power: the source (`lose_source`) or the target.
+/// The source of a running resync loses power.
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn lost_in_resync(cluster: &Cluster, seed: u64, lose_source: bool) -> Result<()> {
-    let [a, b] = two(cluster)?;
-    let mut rng = Rng::new(seed);
-    let resource = quick();
-    primary_a_in_sync(cluster, &resource)?;
-    let mut ledger = Ledger::default();
-    write_some(a, &mut ledger, rng.next_u64(), 50)?;
+pub fn source_lost<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
+    lost_in_resync(run, true)
+}
+
+/// The target of a running resync loses power.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn target_lost<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
+    lost_in_resync(run, false)
+}
+
+fn lost_in_resync<'a>(run: &mut Run<'a>, lose_source: bool) -> Result<&'a Node> {
+    let (a, b) = (run.a, run.b);
+    run.write_some(true, 50)?;
     let slow = "drbdadm disk-options --c-plan-ahead=0 --resync-rate=8M r0";
-    cluster.each(|n| n.must(slow).map(|_| ()))?;
+    run.cluster.each(|n| n.must(slow).map(|_| ()))?;
     b.must("drbdadm invalidate r0")?;
     let total = drbd::wait_for(b, "a resync", LONG, |s| s.cs == "SyncTarget")?.oos;
-    let goal = total / 10 * (3 + rng.below(5));
+    let goal = total / 10 * (3 + run.rng.below(5));
     let at = drbd::wait_for(b, "part of the resync", LONG, |s| s.oos <= goal)?;
     if at.cs != "SyncTarget" {
         return Err(Error::new(
@@ -279,7 +352,7 @@ pub fn lost_in_resync(cluster: &Cluster, seed: u64, lose_source: bool) -> Result
         ));
     }
     let (lost, left) = if lose_source { (a, b) } else { (b, a) };
-    lost.crash(rng.next_u64())?;
+    lost.crash(run.rng.next_u64())?;
     gone(left)?;
     if lose_source && b.run("drbdadm primary r0")?.code == 0 {
         return Err(Error::new("b became primary on half a copy"));
@@ -290,16 +363,16 @@ pub fn lost_in_resync(cluster: &Cluster, seed: u64, lose_source: bool) -> Result
             "{expected} of {total} KiB out of sync in the middle"
         )));
     }
-    come_back(cluster, lost, &resource)?;
+    come_back(run.cluster, lost, &run.resource)?;
     if lose_source {
         a.must("drbdadm primary r0")?;
     }
-    in_sync(cluster)?;
+    in_sync(run.cluster)?;
     if !lose_source {
         // The target's bitmap is written out now and then, and not flushed: it may have forgotten
         // all its progress, but there is no more than the device.
         let all = super::data_bytes(b.disk(0).size()) / 1024;
         at_most("resynced", Status::of(b)?.nr, all)?;
     }
-    finish(cluster, a, b, &ledger)
+    Ok(a)
 }

@@ -6,14 +6,11 @@
 //! holds after any crash has to hold here too, so the scenario ends like those of
 //! [`super::crash`].
 
-use super::crash::{self, BLOCKS, DEVICE, EXTENT_KIB};
-use super::{primary_a_in_sync, two};
-use crate::acked::{Job, Ledger};
+use super::crash::{self, Run, EXTENT_KIB};
 use crate::cluster::Cluster;
 use crate::drbd::{self, MetaData, Resource, Status};
 use crate::error::{Error, Result};
 use crate::node::Node;
-use crate::rng::Rng;
 
 /// `a` loses power as a primary and `b`, having written alone, ends in order or loses power, as
 /// the seed says. Both come back with the other driver, without the wire at first, and then
@@ -21,28 +18,24 @@ use crate::rng::Rng;
 ///
 /// # Errors
 /// The first thing that does not hold.
-pub fn driver_changed(cluster: &Cluster, seed: u64) -> Result<()> {
-    let [a, b] = two(cluster)?;
-    let mut rng = Rng::new(seed);
-    let resource = crash::quick();
-    primary_a_in_sync(cluster, &resource)?;
-    let mut ledger = Ledger::default();
-    let writer = a.spawn_writer(&Job::endless(DEVICE, BLOCKS, rng.next_u64()))?;
-    crash::let_it_write(a, &mut rng);
-    a.crash(rng.next_u64())?;
-    crash::collect(&mut ledger, writer)?;
+pub fn driver_changed<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
+    let (a, b) = (run.a, run.b);
+    let writer = a.spawn_writer(&run.job())?;
+    crash::let_it_write(a, &mut run.rng);
+    a.crash(run.rng.next_u64())?;
+    crash::collect(&mut run.ledger, writer)?;
 
     crash::gone(b)?;
     b.must("drbdadm primary r0")?;
-    crash::check(b, &ledger)?;
-    crash::write_some(b, &mut ledger, rng.next_u64(), 20)?;
-    cluster.wire.cut(0, 1);
-    let of_b = if rng.below(2) == 0 {
-        ended_in_order(cluster, b, &resource)?
+    crash::check(b, &run.ledger)?;
+    run.write_some(false, 20)?;
+    run.cluster.wire.cut(0, 1);
+    let of_b = if run.rng.below(2) == 0 {
+        ended_in_order(run.cluster, b, &run.resource)?
     } else {
         let before = Status::of(b)?.oos;
-        b.crash(rng.next_u64())?;
-        let after = ended_by_a_crash(cluster, b, &resource)?;
+        b.crash(run.rng.next_u64())?;
+        let after = ended_by_a_crash(run.cluster, b, &run.resource)?;
         if after < before {
             return Err(Error::new(format!(
                 "b: {before} KiB out of sync, and {after} after the crash"
@@ -51,13 +44,13 @@ pub fn driver_changed(cluster: &Cluster, seed: u64) -> Result<()> {
         after
     };
     b.must("drbdadm primary r0")?;
-    crash::check(b, &ledger)?;
+    crash::check(b, &run.ledger)?;
 
-    let of_a = ended_by_a_crash(cluster, a, &resource)?;
-    cluster.wire.heal();
-    crash::in_sync(cluster)?;
+    let of_a = ended_by_a_crash(run.cluster, a, &run.resource)?;
+    run.cluster.wire.heal();
+    crash::in_sync(run.cluster)?;
     crash::at_most("resynced", Status::of(a)?.nr, of_a + of_b)?;
-    crash::finish(cluster, b, a, &ledger)
+    Ok(b)
 }
 
 /// Starts `node` with the other driver and puts the configuration there, no more.
@@ -96,14 +89,16 @@ fn ended_by_a_crash(cluster: &Cluster, node: &Node, resource: &Resource) -> Resu
 fn ended_in_order(cluster: &Cluster, node: &Node, resource: &Resource) -> Result<u64> {
     let before = Status::of(node)?.oos;
     node.must("drbdadm secondary r0")?;
-    let said = drbd::generation(node)?;
+    // Without the bit that says who is primary: the C driver leaves it set on the disk.
+    let uuids_and_flags = || -> Result<_> {
+        let g = drbd::generation(node)?;
+        let flags: Vec<_> = g.split(':').skip(4).map(str::to_owned).collect();
+        Ok((drbd::uuids(&g), flags))
+    };
+    let said = uuids_and_flags()?;
     node.must("drbdadm down r0")?;
-    same(
-        node,
-        "at the end and on the disk",
-        &said,
-        &drbd::generation(node)?,
-    )?;
+    let left = uuids_and_flags()?;
+    same(node, "at the end and on the disk", &said, &left)?;
     node.stop()?;
     start_other(cluster, node, resource)?;
     node.must("drbdadm apply-al r0")?;
@@ -114,11 +109,21 @@ fn ended_in_order(cluster: &Cluster, node: &Node, resource: &Resource) -> Result
         &before,
         &found.oos,
     )?;
+    // A dump has all but the flags, so what was there is put back afterwards.
     node.must(
-        "drbdadm dump-md r0 > /run/md && drbdmeta --force 0 v08 /dev/vdc internal wipe-md && \
-         drbdmeta --force 0 v08 /dev/vdc internal restore-md /run/md",
+        "drbdadm dump-md r0 > /run/md && cp /dev/vdc /run/disk && \
+         drbdmeta --force 0 v08 /dev/vdc internal wipe-md && \
+         drbdmeta --force 0 v08 /dev/vdc internal restore-md /run/md && \
+         drbdadm apply-al r0",
     )?;
-    same(node, "dumped and restored", &found, &MetaData::of(node)?)?;
+    let restored = MetaData::of(node)?;
+    same(
+        node,
+        "dumped and restored",
+        &(&found.text, found.oos),
+        &(&restored.text, restored.oos),
+    )?;
+    node.must("cp /run/disk /dev/vdc && sync && rm /run/disk")?;
     up_as_found(node, &found)?;
     Ok(before)
 }

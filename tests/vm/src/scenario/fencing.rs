@@ -50,8 +50,8 @@ fn it_ran(node: &Node) -> Result<()> {
         .map(|_| ())
 }
 
-/// The Primary loses its peer and calls the handler; then it dies, and the peer may only take over
-/// because its own handler permits it.
+/// The Primary loses the wire, has its peer fenced and goes on. Another time it loses its power:
+/// then the peer may only take over if its own handler permits it.
 ///
 /// # Errors
 /// The first thing that does not hold.
@@ -68,9 +68,12 @@ pub fn peer_is_fenced(cluster: &Cluster) -> Result<()> {
         s.ds == "UpToDate/Outdated"
     })?;
     it_ran(a)?;
-    crash::gone(b)?;
-    a.crash(1)?;
+    crash::write_some(a, &mut ledger, 2, 20)?;
+    cluster.wire.heal();
+    crash::in_sync(cluster)?;
 
+    a.crash(1)?;
+    crash::gone(b)?;
     if b.run("drbdadm primary r0")?.code == 0 {
         return Err(Error::new("b took over though its handler forbade it"));
     }
@@ -79,9 +82,8 @@ pub fn peer_is_fenced(cluster: &Cluster) -> Result<()> {
     b.must_for("drbdadm primary r0", LONG)?;
     it_ran(b)?;
     crash::check(b, &ledger)?;
-    crash::write_some(b, &mut ledger, 2, 20)?;
+    crash::write_some(b, &mut ledger, 3, 20)?;
 
-    cluster.wire.heal();
     a.start()?;
     a.put(HANDLER, 0o755, script(1).as_bytes())?;
     let text = resource().config(&cluster.nodes);
