@@ -68,15 +68,13 @@ LAB_TEST = cargo test -q -p drbd-lab
 check-vm: modules
 	cargo build -q -p drbd-lab
 	$(LAB_TEST) --test lab --test story -- --test-threads=2 --skip c_c_locks --skip kasan
-	$(LAB_TEST) --test bad_input a_peer -- --test-threads=2
-	$(LAB_TEST) --test crash -- --test-threads=2 --skip c_c --skip kasan --skip locks \
-		--skip driver_changed
+	$(LAB_TEST) --test bad_input --test fencing -- --test-threads=2 --skip c_c --skip locks
+	$(LAB_TEST) --test crash -- --test-threads=2 --skip c_c --skip kasan --skip locks
 
-# What takes long, or is not green yet (README, status): KASAN, lockdep in every crash, taking
-# things down at bad moments, texts compared with those of the C driver.
+# What takes long: KASAN, lockdep in every crash, taking things down at bad moments.
 check-more: modules
 	cargo build -q -p drbd-lab
-	$(LAB_TEST) --no-fail-fast --test story --test bad_input --test crash --test teardown -- \
+	$(LAB_TEST) --no-fail-fast --test story --test crash --test fencing --test teardown -- \
 		--test-threads=2
 
 clean:

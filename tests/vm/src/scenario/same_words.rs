@@ -258,7 +258,8 @@ const DISKS: &[Step] = &[
 ];
 
 const ATTACHED: &[Step] = &[
-    Same("drbdsetup attach 0 /dev/vdc /dev/vdc internal"),
+    Quiet("drbdadm create-md --force r0"),
+    Quiet("drbdsetup attach 0 /dev/vdc /dev/vdc internal"),
     Same("drbdsetup attach 0 /dev/vdc /dev/vdc internal"),
     Same("drbdsetup attach 0 /dev/vdd /dev/vdd internal"),
     Same("mount /dev/vdc /mnt"),
@@ -332,10 +333,12 @@ const NETWORK: &[Step] = &[
         "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 \
          --fencing=resource-and-stonith --protocol=A",
     ),
-    Same(
+    Differs(
         "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 \
          --protocol=A --on-congestion=pull-ahead",
+        "on-congestion other than block: not supported",
     ),
+    Quiet("drbdsetup disconnect 127.0.0.1:7788 127.0.0.2:7788 || true"),
     Differs(
         "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --data-integrity-alg=md5",
         "data-integrity-alg: not supported",
