@@ -32,8 +32,8 @@ one() {
     log=$to/$name.log
     start=$(date +%s)
     verdict=passed
-    DRBD_LAB_SEED=$seed DRBD_LAB_ROUNDS=${ROUNDS:-1} DRBD_LAB_AGENT=$to/bin/drbd-lab-agent DRBD_LAB_FAILURES=$kept \
-        DRBD_RS_MODULE=$to/bin/$(flavour "$case").ko \
+    DRBD_LAB_SEED=$seed DRBD_LAB_ROUNDS=${ROUNDS:-1} DRBD_LAB_FAILURES=$kept \
+        DRBD_LAB_AGENT=$to/bin/drbd-lab-agent DRBD_RS_MODULE=$to/bin/$(flavour "$case").ko \
         "$to/bin/${case%%:*}" "${case#*:}" --exact > "$log" 2>&1 || verdict=FAILED
     # A name that no test has runs nothing and succeeds at it.
     grep -q '^running 1 test' "$log" || verdict=FAILED

@@ -3,8 +3,9 @@
 //! Administration: generic netlink as `drbdsetup` speaks it.
 //!
 //! Requests come in the process of whoever sends them, who waits until the core has decided; those
-//! that change a resource one at a time ([`Held`]). Encoding is the core's (`drbd_core::nl`), as are all decisions about states; here are
-//! the objects: resources, volumes and devices come and go.
+//! that change a resource come one at a time ([`Held`]). Encoding is the core's
+//! (`drbd_core::nl`), as are all decisions about states; here are the objects: resources, volumes
+//! and devices come and go.
 
 mod attach;
 mod connection;

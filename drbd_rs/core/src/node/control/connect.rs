@@ -309,11 +309,11 @@ impl<S: Store> Resource<S> {
         (0..self.volume_slots()).all(|ix| self.resync_idle(VolIx(ix)))
     }
 
-    /// What followed from changes in the time of the lost connection is over. Part of it is packets,
-    /// perhaps behind a slow write of metadata: the next connection must not see them.
+    /// What followed from changes in the time of the lost connection is over. Part of it is
+    /// packets, perhaps behind a slow write of metadata: the next connection must not see them.
     fn after_changes_done(&self) -> bool {
-        let volumes = self.volumes.iter().flatten();
-        volumes.into_iter().all(|v| v.ctl.after.is_empty())
+        let mut volumes = self.volumes.iter().flatten();
+        volumes.all(|v| v.ctl.after.is_empty())
     }
 
     fn clean_volume(&mut self, peer: PeerIx, vol: VolIx, h: &mut impl Host) {
