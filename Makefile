@@ -5,6 +5,7 @@
 # make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
 # make check-more  further clusters: KASAN, lockdep, teardown, driver changes (about two hours)
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
+# make bench     fio on a C pair and on a pair of ours, in turn (10 minutes, on a quiet machine)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -31,6 +32,12 @@ demo:
 	@$(LAB)/module.sh release
 	@cargo build -q -p drbd-lab
 	@$(RUN_LAB) demo
+
+bench:
+	@$(LAB)/setup.sh release
+	@$(LAB)/module.sh release
+	@cargo build -q -p drbd-lab
+	@$(RUN_LAB) bench
 
 golden:
 	@$(LAB)/setup.sh release
@@ -85,4 +92,4 @@ clean:
 		-type f -exec rm -f {} +
 	cargo clean -q
 
-.PHONY: module checks setup modules demo golden check check-more check-style check-host check-module check-vm campaign clean
+.PHONY: module checks setup modules demo bench golden check check-more check-style check-host check-module check-vm campaign clean

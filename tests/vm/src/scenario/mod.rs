@@ -5,6 +5,7 @@
 //! true of ours and of every mixture.
 
 pub mod bad_peer;
+pub mod bench;
 pub mod crash;
 pub mod demo;
 pub mod exchange;
