@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # campaign.sh [N [PATTERN]]: runs the stories, the crash and the teardown scenarios N times (20 by
-# default), two clusters at a time, every one with a new random seed each time. ROUNDS=n in the
-# environment lets each crash happen n times to the same nodes, one after the other. PATTERN, an
-# extended regular expression, picks cases; they are named TEST:NAME, such as
-# story:ours_ours_kasan or crash:wire_cut::ours_c.
+# default), every one with a new random seed each time. PATTERN, an extended regular expression,
+# picks cases; they are named TEST:NAME, such as story:ours_ours_kasan or crash:wire_cut::ours_c.
+#
+# In the environment, ROUNDS=n lets each crash happen n times to the same nodes, one after the
+# other, and DRBD_LAB_CLUSTERS=n is how many clusters run at a time (2 by default).
 #
 # What is run is copied to target/campaign first, so that a campaign of hours keeps testing what it
 # began with. A line per run goes to target/campaign/results; consoles, capture and output of a run
@@ -108,4 +109,4 @@ for _ in $(seq "$rounds"); do
     for c in $picked; do
         echo "$c $(od -An -N4 -tu4 /dev/urandom | tr -d ' ')"
     done
-done | xargs -P 2 -n 2 "$lab/campaign.sh" --one
+done | xargs -P "${DRBD_LAB_CLUSTERS:-2}" -n 2 "$lab/campaign.sh" --one
