@@ -5,6 +5,7 @@
 # make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
 # make check-more  further clusters: KASAN, lockdep, teardown, driver changes (about two hours)
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
+# make fuzz      looks for inputs that break the core: TARGET=all, SECONDS=60 each (docs/fuzzing.md)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -44,7 +45,7 @@ campaign:
 check: setup
 	@$(MAKE) --no-print-directory checks
 
-checks: check-style check-host check-module check-vm
+checks: check-style check-host fuzz-smoke check-module check-vm
 	@echo "all checks passed"
 
 check-style:
@@ -79,6 +80,13 @@ check-more: modules
 	$(LAB_TEST) --no-fail-fast --test story --test bad_input --test crash --test teardown -- \
 		--test-threads=2
 
+# Every target for a few seconds, after all seeds and all that was ever found.
+fuzz-smoke:
+	@tests/fuzz/fuzz.sh smoke $(or $(SECONDS),8)
+
+fuzz:
+	@tests/fuzz/fuzz.sh run "$(or $(TARGET),all)" $(or $(SECONDS),60)
+
 clean:
 	rm -rf target/module target/vm-failures target/campaign
 	@find drbd_rs . -maxdepth 4 -path ./target -prune -o -path ./.git -prune -o \
@@ -87,4 +95,4 @@ clean:
 		-type f -exec rm -f {} +
 	cargo clean -q
 
-.PHONY: module checks setup modules demo golden check check-more check-style check-host check-module check-vm campaign clean
+.PHONY: module checks setup modules demo golden check check-more check-style check-host check-module check-vm campaign fuzz fuzz-smoke clean
