@@ -49,6 +49,7 @@ impl World {
             Effect::Complete { app, .. } => {
                 let was = self.apps.remove(&app.0);
                 assert!(was.is_some(), "{app:?} completed twice");
+                self.users.remove(&app.0);
             }
             Effect::Free(buf) => self.free(buf),
             Effect::StartReceiver { .. } => {

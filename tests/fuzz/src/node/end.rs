@@ -5,7 +5,7 @@
 use super::world::World;
 use super::VOLUMES;
 use drbd_core::node::admin::Command;
-use drbd_core::node::{Input, Lost, ReceiverWish, VolIx, PEER};
+use drbd_core::node::{Input, Lost, OpId, ReceiverWish, VolIx, PEER};
 
 /// Timers that may expire until something is done.
 const PATIENCE: u32 = 300;
@@ -59,9 +59,25 @@ fn order(w: &mut World, command: Command) -> i32 {
     w.answer
 }
 
+/// What was asked before may wait for suspended I/O, which nobody resumes: as with the C driver,
+/// only that the administrator can end it here.
+fn asked_before(w: &mut World) {
+    for _ in 0..PATIENCE {
+        w.drain();
+        if w.ops.is_empty() || !pass_time(w) {
+            break;
+        }
+    }
+    while let Some((op, _)) = w.ops.first_key_value() {
+        let op = *op;
+        w.call(|res, host| res.cancel(OpId(op), host));
+        assert!(!w.ops.contains_key(&op), "a killed request goes on");
+    }
+}
+
 /// Brings everything down and checks that nothing is left.
 pub fn take_down(w: &mut World) {
-    answered(w, "what was asked before");
+    asked_before(w);
     let all = (0..VOLUMES).map(VolIx);
     let volumes: Vec<_> = all.filter(|v| w.res.volume_status(*v).is_some()).collect();
     order(

@@ -97,7 +97,8 @@ fn range(w: &World, vol: VolIx, longest: u32, c: &mut Cursor<'_>) -> SectorRange
 fn submit(w: &mut World, c: &mut Cursor<'_>) {
     let vol = volume(c);
     let limits = w.res.queue_limits(vol);
-    if !w.res.can_submit() || w.res.volume_status(vol).is_none() {
+    // Only who has the device open submits, and it can be opened on a Primary only.
+    if !w.res.can_submit() || !opened(w, vol) {
         return;
     }
     let unmap = c.flag();
@@ -136,7 +137,20 @@ fn submit(w: &mut World, c: &mut Cursor<'_>) {
         flags,
     };
     w.apps.insert(app.0, io);
+    w.users.insert(app.0, vol);
     w.step(Input::Submit { vol, io });
+}
+
+/// Whether somebody has the device open; opens it if that is possible.
+fn opened(w: &mut World, vol: VolIx) -> bool {
+    let Some(openers) = w.openers.get_mut(usize::from(vol.0)) else {
+        return false;
+    };
+    if *openers == 0 && w.res.may_open(vol, true).is_ok() {
+        *openers += 1;
+        w.step(Input::Opened { vol, open: true });
+    }
+    w.openers[usize::from(vol.0)] > 0
 }
 
 fn result(c: &mut Cursor<'_>) -> Result<(), IoError> {
@@ -236,7 +250,9 @@ fn open(w: &mut World, c: &mut Cursor<'_>) {
         return;
     };
     let bits = c.u8();
-    if bits & 1 == 0 && openers > 0 {
+    // A file is not closed before its I/O has ended.
+    let busy = openers == 1 && w.users.values().any(|v| *v == vol);
+    if bits & 1 == 0 && openers > 0 && !busy {
         w.openers[ix] -= 1;
         w.step(Input::Opened { vol, open: false });
     } else if w.res.may_open(vol, bits & 2 == 0).is_ok() {

@@ -103,6 +103,8 @@ pub struct World {
     seed: u64,
     /// I/O of applications under way.
     pub apps: BTreeMap<u32, AppIo>,
+    /// Their volumes.
+    pub users: BTreeMap<u32, VolIx>,
     /// Buffers and their length in bytes.
     pub(super) bufs: BTreeMap<u32, u32>,
     /// Local I/O under way.
@@ -184,6 +186,7 @@ impl World {
             now: Instant(1_000_000_000),
             seed: u64::from(seed) + 0x9e37_79b9_7f4a_7c15,
             apps: BTreeMap::new(),
+            users: BTreeMap::new(),
             bufs: BTreeMap::new(),
             locals: Vec::new(),
             metas: Vec::new(),
