@@ -233,6 +233,41 @@ fn begun(uuid: u8, flags: u8, state: u32) -> Vec<u8> {
     seed
 }
 
+/// A packet of the peer about the first blocks; `kind` and `rest` as `node::peer::packet` reads them.
+fn packet(kind: u8, rest: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![6, 0, 0, 0, 0, 0, 0, kind];
+    bytes.extend(rest);
+    bytes
+}
+
+/// This node as target, then as source, of a resync of everything.
+fn resyncs(peer_is_good: u32) {
+    // All bits set, in one run.
+    let bitmap = packet(28, &[15]);
+    let mut target = begun(2, 0x10, peer_is_good);
+    target.push(22);
+    target.extend(&bitmap);
+    target.push(22);
+    target.extend(packet(25, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]));
+    // before-resync-target is back.
+    target.extend([22, 19, 0, 0]);
+    for _ in 0..20 {
+        target.extend([22, 15, 4, 22, 8, 0, 0, 22]);
+    }
+    put("node", "resync-target", &target);
+    let peer_is_inconsistent = 2 | 4 << 7 | 1 << 11;
+    let mut source = begun(2, 0x11, peer_is_inconsistent);
+    source.push(22);
+    source.extend(&bitmap);
+    source.extend([22, 19, 0, 0]);
+    for _ in 0..20 {
+        // RS_DATA_REQUEST, and what it leads to.
+        source.extend(packet(7, &[]));
+        source.extend([22, 8, 0, 0, 22]);
+    }
+    put("node", "resync-source", &source);
+}
+
 /// A life in good order, and the streams of the C nodes, fed to a node of this driver.
 fn nodes() {
     // Secondary, WFReportParams, UpToDate; see `node::peer::word`.
@@ -247,11 +282,7 @@ fn nodes() {
     }
     seed.extend([12, 0, 0, 10, 22]);
     put("node", "primary", &seed);
-    let mut seed = begun(4, 0x10, state);
-    for _ in 0..10 {
-        seed.extend([15, 4, 22, 8, 0, 0]);
-    }
-    put("node", "resync", &seed);
+    resyncs(state);
     for (n, stream) in streams("plain").into_iter().enumerate() {
         let mut bytes = Vec::new();
         for p in stream.iter().filter(|p| !p.handshake) {
