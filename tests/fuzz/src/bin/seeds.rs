@@ -225,7 +225,8 @@ fn begun(uuid: u8, flags: u8, state: u32) -> Vec<u8> {
     let mut seed = vec![7, 23];
     seed.extend([0, 1, 0, uuid, 0, flags, 0, 0, 0, 0, 1]);
     seed.push(10);
-    seed.extend([0; 1 + 9]);
+    // PROTOCOL as here; 64 MiB/s.
+    seed.extend([0, 0xff, 0xff, 0, 0, 0, 0, 0, 1, 0]);
     seed.extend([0; 7]);
     seed.extend([2, 0, 0, 0, 0, 0, 0]);
     seed.extend(state.to_le_bytes());
