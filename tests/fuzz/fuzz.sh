@@ -48,7 +48,7 @@ longest() {
 }
 
 fuzz() {
-    grown=$out/corpus/$1
+    grown=$out/${3:-corpus}/$1
     findings=$out/findings/$1
     mkdir -p "$grown" "$findings" "$here/corpus/$1" "$here/regressions/$1"
     echo "fuzz.sh: $1 for $2 s"
@@ -66,7 +66,9 @@ fuzz() {
 case ${1:-} in
     smoke)
         build
-        for t in $targets; do fuzz "$t" "${2:-8}"; done
+        # What long runs collected would take its time.
+        rm -rf "$out/smoke"
+        for t in $targets; do fuzz "$t" "${2:-8}" smoke; done
         ;;
     run)
         build

@@ -234,7 +234,7 @@ fn begun(uuid: u8, flags: u8, state: u32) -> Vec<u8> {
     seed
 }
 
-/// A packet of the peer about the first blocks; `kind` and `rest` as `node::peer::packet` reads them.
+/// A packet of the peer about the first blocks, as `node::peer::packet` reads it.
 fn packet(kind: u8, rest: &[u8]) -> Vec<u8> {
     let mut bytes = vec![6, 0, 0, 0, 0, 0, 0, kind];
     bytes.extend(rest);
