@@ -31,12 +31,7 @@ fn machine(opts: ResourceOpts) -> Machine {
         sent_epochs: vec![None; REQUESTS],
     };
     let volumes = (0..2).map(|_| None).collect();
-    Resource::new(
-        opts,
-        volumes,
-        vec![Connection::new()],
-        storage,
-    )
+    Resource::new(opts, volumes, vec![Connection::new()], storage)
 }
 
 fn backing(disk: &Disk, conf: &DiskConf, discard: bool) -> Backing<VecStore> {
@@ -107,7 +102,10 @@ impl World {
         self.run_until("an answer", PATIENCE, |w| {
             w.nodes[node].answers.get(u64::from(op)).is_some()
         });
-        *self.nodes[node].answers.get(u64::from(op)).expect("an answer")
+        *self.nodes[node]
+            .answers
+            .get(u64::from(op))
+            .expect("an answer")
     }
 
     fn must(&mut self, node: usize, command: Command) {
@@ -144,6 +142,8 @@ impl World {
             self.answered(node, op, 124);
             return;
         }
+        // As `drbdadm attach` does it each time.
+        self.apply_al(node);
         let conf = self.knobs.disk_conf();
         let discard = self.knobs.discard != 0;
         let backing = backing(&self.nodes[node].disk, &conf, discard);
@@ -194,7 +194,7 @@ impl World {
     /// `drbdadm connect`, if the node is StandAlone.
     pub fn connect(&mut self, node: usize) {
         if self.cstate(node) == "StandAlone" {
-            let conf = self.knobs.net_conf();
+            let conf = self.knobs.net_conf(node);
             self.must(node, Command::Connect { peer: PEER, conf });
         }
     }
@@ -265,7 +265,11 @@ impl World {
             return;
         }
         let fua = mix > 0 && kind < 24;
-        let flags = IoFlags { fua, preflush: fua, ..IoFlags::default() };
+        let flags = IoFlags {
+            fua,
+            preflush: fua,
+            ..IoFlags::default()
+        };
         let max = u64::from(self.max_bio(node)) / 512;
         self.submit_with(node, AppOp::Write, start, len.min(max), flags);
     }

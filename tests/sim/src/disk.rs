@@ -81,9 +81,17 @@ impl Disk {
                 if !known {
                     self.logged[word] |= bit;
                     let value = self.tags[at];
-                    self.data_log.push(Version { sector, value, durable: true });
+                    self.data_log.push(Version {
+                        sector,
+                        value,
+                        durable: true,
+                    });
                 }
-                self.data_log.push(Version { sector, value: *tag, durable: fua });
+                self.data_log.push(Version {
+                    sector,
+                    value: *tag,
+                    durable: fua,
+                });
             }
             self.tags[at] = *tag;
         }
@@ -100,13 +108,21 @@ impl Disk {
                     let mut old = Box::new([0; 512]);
                     old[..chunk.len()].copy_from_slice(place);
                     let sector = at as u32;
-                    self.meta_log.push(Version { sector, value: old, durable: true });
+                    self.meta_log.push(Version {
+                        sector,
+                        value: old,
+                        durable: true,
+                    });
                 }
                 if known || !fua {
                     let mut new = Box::new([0; 512]);
                     new[..chunk.len()].copy_from_slice(chunk);
                     let sector = at as u32;
-                    self.meta_log.push(Version { sector, value: new, durable: fua });
+                    self.meta_log.push(Version {
+                        sector,
+                        value: new,
+                        durable: fua,
+                    });
                 }
             }
             place.copy_from_slice(chunk);

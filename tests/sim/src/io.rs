@@ -51,9 +51,7 @@ impl World {
                 n.apps.get(u64::from(app)).map(|a| a.pages.clone())
             }
             (LocalOp::Write, Data::Buf(BufId(buf))) => n.bufs.get(u64::from(buf)).cloned(),
-            (LocalOp::Discard | LocalOp::ZeroOut { .. }, _) => {
-                Some(vec![0; range.len.0 as usize])
-            }
+            (LocalOp::Discard | LocalOp::ZeroOut { .. }, _) => Some(vec![0; range.len.0 as usize]),
             _ => None,
         };
         if let Some(tags) = tags {
@@ -61,15 +59,32 @@ impl World {
                 self.violated("writes have their data", &format!("n{node} {range:?}"));
             }
             let fua = flags.fua;
-            let write = InFlight { start: range.start, tags, bytes: Vec::new(), fua };
+            let write = InFlight {
+                start: range.start,
+                tags,
+                bytes: Vec::new(),
+                fua,
+            };
             if !n.writes.insert(Node::key(io), write) {
                 self.violated("tokens are used once", &format!("n{node} {io:?}"));
             }
         } else if op != LocalOp::Read && op != LocalOp::Flush {
-            self.violated("writes have their data", &format!("n{node} {range:?}: none"));
+            self.violated(
+                "writes have their data",
+                &format!("n{node} {range:?}: none"),
+            );
         }
         let after = self.latency(node);
-        self.schedule(node, after, Event::LocalDone { io, op, range, data });
+        self.schedule(
+            node,
+            after,
+            Event::LocalDone {
+                io,
+                op,
+                range,
+                data,
+            },
+        );
     }
 
     pub(crate) fn local_done(
@@ -138,13 +153,27 @@ impl World {
                 res.fill_page(io, &mut page);
             }
             let bytes = page[..bytes as usize].to_vec();
-            let write = InFlight { start: sector, tags: Vec::new(), bytes, fua: flags.fua };
+            let write = InFlight {
+                start: sector,
+                tags: Vec::new(),
+                bytes,
+                fua: flags.fua,
+            };
             if !n.writes.insert(Node::key(io), write) {
                 self.violated("tokens are used once", &format!("n{node} {io:?}"));
             }
         }
         let after = self.latency(node);
-        self.schedule(node, after, Event::MetaDone { io, op, sector, bytes });
+        self.schedule(
+            node,
+            after,
+            Event::MetaDone {
+                io,
+                op,
+                sector,
+                bytes,
+            },
+        );
     }
 
     pub(crate) fn meta_done(
@@ -195,8 +224,16 @@ impl World {
     ) -> AppId {
         let app = AppId(self.next_app);
         self.next_app += 1;
-        let range = SectorRange { start: Sector(start), len: Sectors(len) };
-        let io = AppIo { app, op, range, flags };
+        let range = SectorRange {
+            start: Sector(start),
+            len: Sectors(len),
+        };
+        let io = AppIo {
+            app,
+            op,
+            range,
+            flags,
+        };
         let mut tag = 0;
         let mut pages = vec![0; len as usize];
         match op {
@@ -214,8 +251,17 @@ impl World {
             AppOp::Flush => tag = self.truth.mark(node),
             AppOp::Read => {}
         }
-        let (link, good) = (self.nodes[node].link(), self.nodes[node].state.disk == Disk::UpToDate);
-        let entry = App { io, tag, pages, link, good };
+        let (link, good) = (
+            self.nodes[node].link(),
+            self.nodes[node].state.disk == Disk::UpToDate,
+        );
+        let entry = App {
+            io,
+            tag,
+            pages,
+            link,
+            good,
+        };
         self.nodes[node].apps.insert(u64::from(app.0), entry);
         self.stats.ios += 1;
         self.step(node, Input::Submit { vol: VOL, io });
@@ -227,7 +273,12 @@ impl World {
             self.violated("I/O completes once", &format!("n{node} {app:?}"));
         };
         if let Err(why) = result {
-            say!(self, "n{node} {:?} {:?}: {why:?}", done.io.op, done.io.range);
+            say!(
+                self,
+                "n{node} {:?} {:?}: {why:?}",
+                done.io.op,
+                done.io.range
+            );
         }
         self.judge(node, &done, result);
         if let Some(list) = self.completed.as_mut() {
@@ -263,6 +314,7 @@ impl World {
             n.writable && n.apps.len() < 300
         };
         if ready {
+            self.hold_open(node, true);
             self.random_io_of(node, mix);
         }
         let after = Duration(1 + self.rng.below(pause.max(1)));

@@ -4,9 +4,9 @@
 
 use crate::world::{say, Event, World, VOL};
 use drbd_core::node::admin::Command;
-use drbd_core::node::{HelperCommand, HelperId, OpId, PEER};
-use drbd_core::state::disk::State as Disk;
+use drbd_core::node::{HelperCommand, HelperId, Input, OpId, PEER};
 use drbd_core::state::conn::State as Conn;
+use drbd_core::state::disk::State as Disk;
 use drbd_core::time::Duration;
 
 /// Something an administrator wants of a node.
@@ -41,7 +41,9 @@ impl World {
         if n.job.is_some() || n.res.is_none() {
             return;
         }
-        let Some(job) = n.jobs.pop_front() else { return };
+        let Some(job) = n.jobs.pop_front() else {
+            return;
+        };
         if let Job::Off = job {
             let ready = n.state.disk == Disk::Diskless && n.state.conn == Conn::StandAlone;
             if ready && !n.attached {
@@ -53,6 +55,10 @@ impl World {
         let op = self.next_op;
         self.next_op += 1;
         self.nodes[node].job = Some(op);
+        let leaves = matches!(&job, Job::Order(c) if matches!(**c, Command::Secondary { .. }));
+        if leaves && self.nodes[node].apps.is_empty() {
+            self.hold_open(node, false);
+        }
         match job {
             Job::Order(command) => {
                 say!(self, "n{node} order {op}: {}", brief(&command));
@@ -64,12 +70,19 @@ impl World {
             }
             Job::Connect(discard) => {
                 say!(self, "n{node} order {op}: connect {discard}");
-                let mut conf = self.knobs.net_conf();
+                let mut conf = self.knobs.net_conf(node);
                 conf.discard_my_data = discard;
                 let command = Command::Connect { peer: PEER, conf };
                 self.with_machine(node, |res, host| res.command(OpId(op), command, host));
             }
             Job::Off => {}
+        }
+    }
+
+    /// Applications open the device and close it.
+    pub(crate) fn hold_open(&mut self, node: usize, open: bool) {
+        if std::mem::replace(&mut self.nodes[node].opened, open) != open {
+            self.step(node, Input::Opened { vol: VOL, open });
         }
     }
 

@@ -131,12 +131,25 @@ knobs! {
 impl Knobs {
     /// The clock of a node.
     pub fn clock(&self, node: usize) -> Clock {
-        let (ppm, offset) = if node == 0 { (self.ppm0, 0) } else { (self.ppm1, self.offset1) };
-        Clock { offset, ppm: ppm as i64 - 100_000 }
+        let (ppm, offset) = if node == 0 {
+            (self.ppm0, 0)
+        } else {
+            (self.ppm1, self.offset1)
+        };
+        Clock {
+            offset,
+            ppm: ppm as i64 - 100_000,
+        }
     }
 
     /// Options of the connection.
-    pub fn net_conf(&self) -> NetConf {
+    pub fn net_conf(&self, node: usize) -> NetConf {
+        // What is local here is remote there.
+        let after_sb_0p = match (self.after_sb_0p, node) {
+            (5, 1) => 6,
+            (6, 1) => 5,
+            (other, _) => other,
+        };
         NetConf {
             wire_protocol: self.protocol as u32,
             timeout: self.timeout as u32,
@@ -147,7 +160,7 @@ impl Knobs {
             max_epoch_size: self.max_epoch_size as u32,
             max_buffers: self.max_buffers as u32,
             use_rle: self.use_rle != 0,
-            after_sb_0p: self.after_sb_0p as u32,
+            after_sb_0p: after_sb_0p as u32,
             after_sb_1p: self.after_sb_1p as u32,
             after_sb_2p: self.after_sb_2p as u32,
             always_asbp: self.always_asbp != 0,
@@ -177,7 +190,10 @@ impl Knobs {
 
     /// Options of the resource.
     pub fn resource_opts(&self) -> ResourceOpts {
-        ResourceOpts { on_no_data: self.on_no_data as u32, ..ResourceOpts::default() }
+        ResourceOpts {
+            on_no_data: self.on_no_data as u32,
+            ..ResourceOpts::default()
+        }
     }
 
     /// Draws a world: usual in most things, unusual in some.
@@ -229,6 +245,10 @@ impl Knobs {
         some("offset1", 30, &[5_000_000_000, 86_400_000_000_000]);
         if k.fencing == 2 && k.protocol == 1 {
             k.protocol = 2;
+        }
+        // A read at the peer may overtake a write there that was acknowledged earlier than that.
+        if k.protocol != 3 {
+            k.read_balancing = 0;
         }
         k
     }

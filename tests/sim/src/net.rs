@@ -95,7 +95,10 @@ impl World {
     /// Whether the receiver of a node looks for a peer.
     fn looks_for_peer(&self, node: usize) -> bool {
         let n = &self.nodes[node];
-        let runs = n.res.as_ref().is_some_and(|r| r.receiver_wish(PEER) == ReceiverWish::Run);
+        let runs = n
+            .res
+            .as_ref()
+            .is_some_and(|r| r.receiver_wish(PEER) == ReceiverWish::Run);
         runs && n.receiver && n.sockets.is_none() && !n.closing
     }
 
@@ -132,7 +135,11 @@ impl World {
                 self.look_for_peer(peer);
                 continue;
             }
-            self.nodes[end].sockets = Some(Sockets { link, dead, ..Sockets::default() });
+            self.nodes[end].sockets = Some(Sockets {
+                link,
+                dead,
+                ..Sockets::default()
+            });
             let after = Duration(1 + self.rng.below(self.net.jitter.0 + 1));
             self.schedule(end, after, Event::Ready(link, end == arbiter));
         }
@@ -146,7 +153,15 @@ impl World {
         s.ready = true;
         let early = std::mem::take(&mut s.early);
         let (apv, features) = self.net.agreed;
-        self.step(node, Input::Connected { peer: PEER, apv, features, arbiter });
+        self.step(
+            node,
+            Input::Connected {
+                peer: PEER,
+                apv,
+                features,
+                arbiter,
+            },
+        );
         for frame in early {
             if self.nodes[node].link() == link {
                 self.receive(node, 1, frame);
@@ -199,12 +214,18 @@ impl World {
             return;
         }
         let at = self.now.plus(self.net.delay[peer]).plus(self.net.jitter);
-        let at = at.max(self.net.arrival[peer][0]).max(self.net.arrival[peer][1]);
+        let at = at
+            .max(self.net.arrival[peer][0])
+            .max(self.net.arrival[peer][1]);
         self.schedule_at(peer, at, event);
     }
 
     pub(crate) fn reset(&mut self, node: usize, link: u64) {
-        if self.nodes[node].sockets.as_ref().is_some_and(|s| s.link == link && !s.dead) {
+        if self.nodes[node]
+            .sockets
+            .as_ref()
+            .is_some_and(|s| s.link == link && !s.dead)
+        {
             // What arrived before the end of the stream is still read; the machine learns of the
             // end all the same, and what it does not read is as if it had been lost.
             if self.nodes[node].sockets.as_ref().is_some_and(|s| s.ready) {
@@ -297,13 +318,21 @@ impl World {
 
     /// The frames of a `Send`, and how long the wire is busy with them.
     fn encode(&mut self, node: usize, effect: &Effect) -> (Vec<Frame>, Duration) {
-        let Effect::Send { vnr, packet, payload, .. } = effect else {
+        let Effect::Send {
+            vnr,
+            packet,
+            payload,
+            ..
+        } = effect
+        else {
             return (Vec::new(), Duration(0));
         };
         let n = &mut self.nodes[node];
         let data = match payload {
             Payload::None => Vec::new(),
-            Payload::App { app: AppId(app), .. } => match n.apps.get(u64::from(*app)) {
+            Payload::App {
+                app: AppId(app), ..
+            } => match n.apps.get(u64::from(*app)) {
                 Some(app) => app.pages.clone(),
                 None => self.violated("packets have their data", "their I/O is over"),
             },
@@ -315,7 +344,10 @@ impl World {
                 let mut frames = Vec::new();
                 let mut buf = [0; 4096];
                 while let Some(len) = n.res.as_mut().and_then(|r| r.bitmap_chunk(*vol, &mut buf)) {
-                    frames.push(Frame { bytes: buf[..len].to_vec(), data: Vec::new() });
+                    frames.push(Frame {
+                        bytes: buf[..len].to_vec(),
+                        data: Vec::new(),
+                    });
                 }
                 let cost = Duration(4000 * frames.len() as u64 + 500);
                 return (frames, cost);
@@ -325,7 +357,10 @@ impl World {
         let payload_len = saturate_u32(data.len() as u64 * 512);
         let (apv, features) = self.net.agreed;
         let len = packet.encode(apv, features, Vnr(*vnr), payload_len, &mut buf);
-        let frame = Frame { bytes: buf[..len].to_vec(), data };
+        let frame = Frame {
+            bytes: buf[..len].to_vec(),
+            data,
+        };
         let cost = Duration(500 + u64::from(payload_len) * self.net.byte);
         (vec![frame], cost)
     }
@@ -361,7 +396,9 @@ impl World {
             let header = Header::decode(apv, &frame.bytes).map_err(|e| format!("{e:?}"))?;
             let command = Command::from_number(header.command).ok_or("no such command")?;
             let wrong = |e| format!("{command:?} of {} bytes: {e:?}", header.length);
-            let split = command.check_length(on, header.length, features).map_err(wrong)?;
+            let split = command
+                .check_length(on, header.length, features)
+                .map_err(wrong)?;
             let rest = &frame.bytes[header.header_len..];
             let fixed = (split.body as usize).min(rest.len());
             let (fixed, more) = rest.split_at(fixed);
@@ -383,7 +420,9 @@ impl World {
                 }
                 buf = Some(n.buffer(frame.data));
             }
-            PayloadPlan::App { app: AppId(app), .. } => {
+            PayloadPlan::App {
+                app: AppId(app), ..
+            } => {
                 if let Some(app) = n.apps.get_mut(u64::from(app)) {
                     app.pages = frame.data;
                 }

@@ -204,6 +204,8 @@ pub struct Node {
     pub job: Option<u32>,
     /// The machine has its disk.
     pub attached: bool,
+    /// Applications have the device open.
+    pub opened: bool,
     /// The device is writable.
     pub writable: bool,
     /// Bits that the last resync began with.
@@ -239,6 +241,7 @@ impl Node {
             jobs: VecDeque::new(),
             job: None,
             attached: false,
+            opened: false,
             writable: false,
             resynced: 0,
             state: State::INITIAL,
@@ -282,6 +285,7 @@ impl Node {
         self.dancing = false;
         self.tick_at = None;
         self.attached = false;
+        self.opened = false;
         self.writable = false;
         self.answers.clear();
         self.jobs.clear();
@@ -326,12 +330,18 @@ mod tests {
     #[test]
     fn a_clock_is_never_asked_too_early() {
         for ppm in [-100_000, -17, 0, 3, 100_000] {
-            let clock = Clock { offset: 77_000_123, ppm };
+            let clock = Clock {
+                offset: 77_000_123,
+                ppm,
+            };
             for local in [77_000_123, 80_000_000, 5_000_000_001, 900_000_000_777u64] {
                 let at = clock.reaches(Instant(local));
                 assert!(clock.shows(at) >= Instant(local), "{ppm} {local}");
                 let before = Instant(at.0.saturating_sub(2));
-                assert!(at.0 < 2 || clock.shows(before) < Instant(local), "{ppm} {local}");
+                assert!(
+                    at.0 < 2 || clock.shows(before) < Instant(local),
+                    "{ppm} {local}"
+                );
             }
         }
     }

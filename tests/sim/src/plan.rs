@@ -181,9 +181,19 @@ impl Plan {
             let span = [100, 5000, 100_000, 2_000_000][rng.below(4) as usize];
             let (a, b) = arguments(op, &mut rng);
             let node = usize::from(rng.percent(50));
-            actions.push(Action { after: rng.below(span), op, node, a, b });
+            actions.push(Action {
+                after: rng.below(span),
+                op,
+                node,
+                a,
+                b,
+            });
         }
-        Plan { noise: rng.bits() >> 16, knobs, actions }
+        Plan {
+            noise: rng.bits() >> 16,
+            knobs,
+            actions,
+        }
     }
 
     /// As text.
@@ -200,13 +210,23 @@ impl Plan {
     /// # Errors
     /// Says which line makes no sense.
     pub fn parse(text: &str) -> Result<Plan, String> {
-        let mut plan = Plan { noise: 0, knobs: Knobs::plain(), actions: Vec::new() };
-        for line in text.lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty()) {
+        let mut plan = Plan {
+            noise: 0,
+            knobs: Knobs::plain(),
+            actions: Vec::new(),
+        };
+        for line in text
+            .lines()
+            .filter(|l| !l.starts_with('#') && !l.trim().is_empty())
+        {
             let wrong = || format!("not understood: {line}");
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("noise") => {
-                    plan.noise = words.next().and_then(|w| w.parse().ok()).ok_or_else(wrong)?;
+                    plan.noise = words
+                        .next()
+                        .and_then(|w| w.parse().ok())
+                        .ok_or_else(wrong)?;
                 }
                 Some("knobs") => {
                     for word in words {
@@ -223,7 +243,13 @@ impl Plan {
                         return Err(wrong());
                     };
                     let node = usize::try_from(node).map_err(|_| wrong())?;
-                    plan.actions.push(Action { after, op: *op, node, a, b });
+                    plan.actions.push(Action {
+                        after,
+                        op: *op,
+                        node,
+                        a,
+                        b,
+                    });
                 }
                 None => {}
             }

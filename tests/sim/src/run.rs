@@ -38,8 +38,13 @@ pub struct Outcome {
 /// Keeps panics of runs off the terminal; they are reported as violations.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map_or(String::new(), |l| format!("{}:{}", l.file(), l.line()));
-        let text = info.payload().downcast_ref::<&str>().map(ToString::to_string);
+        let place = info
+            .location()
+            .map_or(String::new(), |l| format!("{}:{}", l.file(), l.line()));
+        let text = info
+            .payload()
+            .downcast_ref::<&str>()
+            .map(ToString::to_string);
         let text = text.or_else(|| info.payload().downcast_ref::<String>().cloned());
         let why = text.unwrap_or_default();
         let oracle = format!("panic at {place}");
@@ -60,17 +65,23 @@ pub fn run(plan: &Plan, tracing: bool) -> Outcome {
         }
         w.end_in_peace();
     }));
-    let violation = result.err().map(|payload| match payload.downcast::<Violation>() {
-        Ok(violation) => *violation,
-        Err(_) => PANIC.with(|p| p.borrow_mut().take()).unwrap_or(Violation {
-            oracle: "panic".into(),
-            why: String::new(),
-        }),
-    });
+    let violation = result
+        .err()
+        .map(|payload| match payload.downcast::<Violation>() {
+            Ok(violation) => *violation,
+            Err(_) => PANIC.with(|p| p.borrow_mut().take()).unwrap_or(Violation {
+                oracle: "panic".into(),
+                why: String::new(),
+            }),
+        });
     w.stats.runs = 1;
     w.stats.time = w.now.0;
     let trace = w.trace().map(str::to_string).collect();
-    Outcome { violation, stats: w.stats, trace }
+    Outcome {
+        violation,
+        stats: w.stats,
+        trace,
+    }
 }
 
 /// Takes out of a failing plan whatever it fails without, in the same way. Tries for so many runs.
@@ -112,7 +123,13 @@ pub fn shrink(plan: &Plan, oracle: &str, tries: usize) -> Plan {
 
 /// Puts back to the usual what need not be unusual.
 fn plain_knobs(mut best: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
-    for word in best.knobs.spell().split(' ').map(str::to_string).collect::<Vec<_>>() {
+    for word in best
+        .knobs
+        .spell()
+        .split(' ')
+        .map(str::to_string)
+        .collect::<Vec<_>>()
+    {
         let spelled = best.spell().replacen(&format!(" {word}"), "", 1);
         if let Ok(next) = Plan::parse(&spelled) {
             if next != best && fails(&next) {
@@ -131,7 +148,13 @@ impl World {
         }
         self.run_for("a first connection", 120, |w| w.both(Conn::Connected));
         self.truth.forced = true;
-        self.want_order(0, Command::Primary { vol: VOL, force: true });
+        self.want_order(
+            0,
+            Command::Primary {
+                vol: VOL,
+                force: true,
+            },
+        );
         self.schedule(0, Duration::millis(5), Event::Work(30, 3_000_000, 1));
         // Half of the runs begin in the middle of the first resync.
         if self.rng.percent(50) {
@@ -165,7 +188,13 @@ impl World {
     fn want_down(&mut self, node: usize) {
         let vol = VOL;
         self.want_order(node, Command::Secondary { vol });
-        self.want_order(node, Command::Disconnect { peer: PEER, force: false });
+        self.want_order(
+            node,
+            Command::Disconnect {
+                peer: PEER,
+                force: false,
+            },
+        );
         self.want_order(node, Command::Detach { vol, force: false });
         self.want(node, Job::Off);
     }
@@ -235,7 +264,10 @@ impl World {
             Op::Resume => Command::ResumeSync { vol },
             Op::Suspend => Command::SuspendIo { vol },
             Op::Thaw => Command::ResumeIo { vol },
-            Op::NewUuid => Command::NewCurrentUuid { vol, clear_bitmap: false },
+            Op::NewUuid => Command::NewCurrentUuid {
+                vol,
+                clear_bitmap: false,
+            },
             Op::DiskOptions => {
                 let mut conf = self.knobs.disk_conf();
                 match x.a {
@@ -251,7 +283,7 @@ impl World {
                 Command::DiskOptions { vol, conf }
             }
             Op::NetOptions => {
-                let mut conf = self.knobs.net_conf();
+                let mut conf = self.knobs.net_conf(x.node);
                 match x.a {
                     0 => conf.ko_count = 1,
                     1 => conf.ping_int = 1,
@@ -299,7 +331,11 @@ impl World {
         while calm < 3 {
             self.run(Duration::secs(1));
             let quiet = (0..2).all(|n| self.open_ios(n) == 0 && self.nodes[n].jobs.is_empty());
-            calm = if self.is_in_sync() && quiet { calm + 1 } else { 0 };
+            calm = if self.is_in_sync() && quiet {
+                calm + 1
+            } else {
+                0
+            };
             let seconds = self.now.since(began).as_secs();
             if calm == 0 {
                 self.care(seconds);
@@ -326,7 +362,11 @@ impl World {
         for node in 0..self.nodes.len() {
             let n = &self.nodes[node];
             if !n.bufs.is_empty() || !n.writes.is_empty() {
-                let why = format!("n{node}: {} buffers, {} writes", n.bufs.len(), n.writes.len());
+                let why = format!(
+                    "n{node}: {} buffers, {} writes",
+                    n.bufs.len(),
+                    n.writes.len()
+                );
                 self.violated("buffers are freed", &why);
             }
         }
@@ -372,12 +412,24 @@ impl World {
         if s.conn == Conn::Connected && best && s.disk == Disk::Inconsistent && turn {
             // Nobody has good data any more.
             self.truth.forced = true;
-            self.want_order(node, Command::Primary { vol: VOL, force: true });
+            self.want_order(
+                node,
+                Command::Primary {
+                    vol: VOL,
+                    force: true,
+                },
+            );
         }
         let idle = s.conn == Conn::Connected && p.conn == Conn::Connected;
         if idle && s.disk == Disk::UpToDate && p.disk < Disk::UpToDate && p.disk > Disk::Attaching {
             self.stats.count("stuck pair reconnected");
-            self.want_order(node, Command::Disconnect { peer: PEER, force: true });
+            self.want_order(
+                node,
+                Command::Disconnect {
+                    peer: PEER,
+                    force: true,
+                },
+            );
         }
     }
 

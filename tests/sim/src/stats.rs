@@ -7,9 +7,27 @@ use std::collections::BTreeMap;
 
 /// Rules of the UUID handshake and their results, as in state.md §6a.
 pub const RULES: &[(u32, i32)] = &[
-    (10, 0), (20, -2), (30, 2), (34, 1), (35, -1), (36, 1), (37, -1), (40, 0), (40, 1), (40, -1),
-    (41, 1), (41, -1), (50, -1), (51, -1), (60, -2), (70, 1), (71, 1), (80, 2), (90, 100),
-    (100, -100), (100, -1000),
+    (10, 0),
+    (20, -2),
+    (30, 2),
+    (34, 1),
+    (35, -1),
+    (36, 1),
+    (37, -1),
+    (40, 0),
+    (40, 1),
+    (40, -1),
+    (41, 1),
+    (41, -1),
+    (50, -1),
+    (51, -1),
+    (60, -2),
+    (70, 1),
+    (71, 1),
+    (80, 2),
+    (90, 100),
+    (100, -100),
+    (100, -1000),
 ];
 
 /// Counters of one run or of many.
@@ -65,7 +83,10 @@ impl Default for Stats {
 }
 
 fn add<const N: usize>(to: &mut [[u64; N]; N], from: &[[u64; N]; N]) {
-    to.iter_mut().flatten().zip(from.iter().flatten()).for_each(|(t, f)| *t += f);
+    to.iter_mut()
+        .flatten()
+        .zip(from.iter().flatten())
+        .for_each(|(t, f)| *t += f);
 }
 
 fn pairs<const N: usize>(what: &str, m: &[[u64; N]; N], name: impl Fn(usize) -> String) -> String {
@@ -162,15 +183,30 @@ impl Stats {
         );
         let done: Vec<String> = self.done.iter().map(|(w, n)| format!("{w} {n}")).collect();
         out += &format!("faults and orders: {}\ntransitions:\n", done.join(", "));
-        let conn = |n| conn::State::from_number(n as u8).map_or("?", |s| s.name()).to_string();
-        let disk = |n| disk::State::from_number(n as u8).map_or("?", |s| s.name()).to_string();
-        let role = |n| Role::from_number(n as u8).map_or("?", |s| s.name()).to_string();
+        let conn = |n| {
+            conn::State::from_number(n as u8)
+                .map_or("?", |s| s.name())
+                .to_string()
+        };
+        let disk = |n| {
+            disk::State::from_number(n as u8)
+                .map_or("?", |s| s.name())
+                .to_string()
+        };
+        let role = |n| {
+            Role::from_number(n as u8)
+                .map_or("?", |s| s.name())
+                .to_string()
+        };
         out += &pairs("conn", &self.conn, conn);
         out += &pairs("disk", &self.disk, disk);
         out += &pairs("pdsk", &self.pdsk, disk);
         out += &pairs("role", &self.role, role);
-        let rules: Vec<String> =
-            self.rules.iter().map(|((r, v), n)| format!("{r}({v}) {n}")).collect();
+        let rules: Vec<String> = self
+            .rules
+            .iter()
+            .map(|((r, v), n)| format!("{r}({v}) {n}"))
+            .collect();
         out += &format!("rules of the handshake: {}\n", rules.join(", "));
         let never: Vec<String> = RULES
             .iter()

@@ -89,7 +89,10 @@ pub struct Truth {
 impl Truth {
     /// Empty disks.
     pub fn new(nodes: usize, sectors: usize) -> Truth {
-        let debt = Debt { one: vec![0; sectors], ..Debt::default() };
+        let debt = Debt {
+            one: vec![0; sectors],
+            ..Debt::default()
+        };
         Truth {
             debts: vec![debt; nodes],
             open: Vec::new(),
@@ -127,7 +130,8 @@ impl Truth {
     }
 
     fn is_open(open: &[(u64, SectorRange)], value: u64) -> bool {
-        open.iter().any(|(t, r)| value >= *t && value < *t + r.len.0)
+        open.iter()
+            .any(|(t, r)| value >= *t && value < *t + r.len.0)
     }
 
     /// A write was acknowledged: on disk `node`, what was there before its submission is gone.
@@ -139,7 +143,10 @@ impl Truth {
             if self.zeroed.contains(&sector) {
                 continue;
             }
-            let at = debt.more.get(&sector).and_then(|v| v.iter().position(|v| *v == tag + n));
+            let at = debt
+                .more
+                .get(&sector)
+                .and_then(|v| v.iter().position(|v| *v == tag + n));
             let Some(at) = at else { continue };
             // Overlapping writes in flight may be ordered either way.
             debt.retain(sector, |ix, v| ix >= at || Truth::is_open(open, v));
@@ -251,9 +258,9 @@ impl World {
         let primary = was.role.is_primary();
         let durable = was.disk == Disk::UpToDate && !self.truth.forced;
         for sector in lost {
-            let value = self.nodes[node].disk.data(drbd_core::units::Sectors(
-                u64::from(*sector) + 1,
-            ))[*sector as usize];
+            let value = self.nodes[node]
+                .disk
+                .data(drbd_core::units::Sectors(u64::from(*sector) + 1))[*sector as usize];
             let debt = &self.truth.debts[node];
             // Acknowledged, flushed, and gone all the same.
             let one = debt.one[*sector as usize];
@@ -292,7 +299,7 @@ impl World {
             }
             return;
         }
-        if p.disk == Disk::UpToDate {
+        if p.disk == Disk::UpToDate && new.conn == Conn::Connected {
             self.check_equal(node, "a disk that becomes UpToDate equals its peer's");
             self.truth.hand_over(peer, node);
         } else if old.disk == Disk::Inconsistent && p.disk < Disk::Consistent {
@@ -308,7 +315,11 @@ impl World {
             return;
         }
         let moving = self.on_the_way();
-        let found = self.data(node, size).iter().zip(self.data(peer, size)).enumerate();
+        let found = self
+            .data(node, size)
+            .iter()
+            .zip(self.data(peer, size))
+            .enumerate();
         let wrong = found
             .filter(|(at, (a, b))| a != b && !self.truth.zeroed.contains(&(*at as u32)))
             .find(|(_, (a, b))| !moving.contains(**a.max(b)))
@@ -325,10 +336,16 @@ impl World {
     fn on_the_way(&self) -> Moving {
         let mut moving = Moving::default();
         for n in &self.nodes {
-            n.apps.iter().filter(|(_, a)| a.tag != 0).for_each(|(_, a)| moving.add(&a.pages));
+            n.apps
+                .iter()
+                .filter(|(_, a)| a.tag != 0)
+                .for_each(|(_, a)| moving.add(&a.pages));
             n.bufs.iter().for_each(|(_, b)| moving.add(b));
             n.writes.iter().for_each(|(_, w)| moving.add(&w.tags));
-            n.sockets.iter().flat_map(|s| &s.inbox).for_each(|f| moving.add(&f.data));
+            n.sockets
+                .iter()
+                .flat_map(|s| &s.inbox)
+                .for_each(|f| moving.add(&f.data));
         }
         let held = self.net.held.iter().flatten();
         for event in self.events.iter().map(|(_, _, e)| e).chain(held) {
@@ -388,7 +405,11 @@ impl World {
             let known = self.truth.uuids.contains(&name) || name == 0 || *uuid == 4;
             if !known && slot >= 2 && before != [0; 4] {
                 // What was never current nor bitmap cannot be history, unless both moved at once.
-                let aged = self.truth.uuids.iter().any(|u| u.wrapping_add(1 << 48) == name);
+                let aged = self
+                    .truth
+                    .uuids
+                    .iter()
+                    .any(|u| u.wrapping_add(1 << 48) == name);
                 if !aged {
                     self.stats.odd_uuids += 1;
                 }

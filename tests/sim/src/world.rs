@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 pub const VOL: VolIx = VolIx(0);
 
 /// Lines of the trace that are kept.
-const TRACE: usize = 6000;
+const TRACE: usize = 20_000;
 
 /// Adds a line to the trace, if there is one.
 macro_rules! say {
@@ -181,6 +181,10 @@ impl World {
 
     /// Adds a line to the trace.
     pub fn note(&mut self, line: String) {
+        // Who repeats himself is cut short.
+        if self.trace.back().is_some_and(|last| last.ends_with(&line)) {
+            return;
+        }
         if self.trace.len() == TRACE {
             self.trace.pop_front();
         }
@@ -241,7 +245,11 @@ impl World {
     /// One event, if there is one before `end`.
     pub fn next_before(&mut self, end: Instant) -> bool {
         let next = self.events.next_at();
-        if let Some(ix) = self.healing.iter().position(|(at, _)| next.is_none_or(|n| *at <= n)) {
+        if let Some(ix) = self
+            .healing
+            .iter()
+            .position(|(at, _)| next.is_none_or(|n| *at <= n))
+        {
             if self.healing[ix].0 <= end {
                 let (at, node) = self.healing.swap_remove(ix);
                 self.now = at.max(self.now);
@@ -274,8 +282,18 @@ impl World {
                 self.nodes[node].tick_at = None;
                 self.step(node, Input::Tick);
             }
-            Event::LocalDone { io, op, range, data } => self.local_done(node, io, op, range, data),
-            Event::MetaDone { io, op, sector, bytes } => {
+            Event::LocalDone {
+                io,
+                op,
+                range,
+                data,
+            } => self.local_done(node, io, op, range, data),
+            Event::MetaDone {
+                io,
+                op,
+                sector,
+                bytes,
+            } => {
                 self.meta_done(node, io, op, sector, bytes);
             }
             Event::HelperDone(id, code) => self.step(node, Input::HelperDone { id, code }),
@@ -298,8 +316,11 @@ impl World {
     pub fn step(&mut self, node: usize, input: Input<'_>) {
         let mut input = input;
         for round in 0.. {
-            if round >= 100_000 {
-                self.violated("a machine comes to rest", "it wants one step after the other");
+            if round >= 3000 {
+                self.violated(
+                    "a machine comes to rest",
+                    "it wants one step after the other",
+                );
             }
             let n = &mut self.nodes[node];
             let now = n.clock.shows(self.now);
@@ -385,10 +406,24 @@ impl World {
         }
         match effect {
             Effect::Send { .. } => self.enqueue(node, effect),
-            Effect::Local { io, op, range, flags, data, .. } => {
+            Effect::Local {
+                io,
+                op,
+                range,
+                flags,
+                data,
+                ..
+            } => {
                 self.submit_local(node, io, op, range, flags, data);
             }
-            Effect::Meta { io, op, sector, bytes, flags, .. } => {
+            Effect::Meta {
+                io,
+                op,
+                sector,
+                bytes,
+                flags,
+                ..
+            } => {
                 self.submit_meta(node, io, op, sector, bytes, flags);
             }
             Effect::Complete { app, result } => self.complete(node, app, result),
@@ -420,7 +455,11 @@ impl World {
                 say!(self, "n{node} answers {} with {code}", op.0);
                 self.answered(node, op.0, code);
             }
-            Effect::StateChanged { vol: Some(_), old, new } => self.state_changed(node, old, new),
+            Effect::StateChanged {
+                vol: Some(_),
+                old,
+                new,
+            } => self.state_changed(node, old, new),
             Effect::StateChanged { .. } | Effect::SyncProgress { .. } => {}
             Effect::Log { note, .. } => {
                 say!(self, "n{node} {note}");

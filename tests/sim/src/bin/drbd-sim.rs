@@ -37,12 +37,20 @@ fn work(shared: &Shared, until: Instant, first_only: bool) {
         let outcome = run(&Plan::draw(seed), false);
         own.merge(&outcome.stats);
         if let Some(v) = outcome.violation {
-            shared.failed.lock().expect("no panic").push((seed, v.oracle, v.why));
+            shared
+                .failed
+                .lock()
+                .expect("no panic")
+                .push((seed, v.oracle, v.why));
             shared.stop.fetch_or(first_only, Ordering::Relaxed);
         }
         if merged.elapsed() > Duration::from_secs(1) {
             merged = Instant::now();
-            shared.stats.lock().expect("no panic").merge(&std::mem::take(&mut own));
+            shared
+                .stats
+                .lock()
+                .expect("no panic")
+                .merge(&std::mem::take(&mut own));
         }
     }
     shared.stats.lock().expect("no panic").merge(&own);
@@ -50,7 +58,10 @@ fn work(shared: &Shared, until: Instant, first_only: bool) {
 
 fn many(seconds: u64, from: u64, first_only: bool) -> (Stats, Vec<(u64, String, String)>, f64) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = std::env::var("SIM_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(cores);
+    let threads = std::env::var("SIM_THREADS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(cores);
     let shared = Shared {
         next: AtomicU64::new(from),
         stop: AtomicBool::new(false),
@@ -71,7 +82,10 @@ fn many(seconds: u64, from: u64, first_only: bool) -> (Stats, Vec<(u64, String, 
                 let line = shared.stats.lock().expect("no panic");
                 let line = line.line(began.elapsed().as_secs_f64());
                 let bad = shared.failed.lock().expect("no panic").len();
-                eprintln!("{:6.0} s  {line}, {bad} failed", began.elapsed().as_secs_f64());
+                eprintln!(
+                    "{:6.0} s  {line}, {bad} failed",
+                    began.elapsed().as_secs_f64()
+                );
             }
         }
     });
@@ -98,7 +112,11 @@ fn seconds(n: u64, from: u64) -> ExitCode {
 
 fn one(plan: &Plan, trace: bool) -> ExitCode {
     let mut plan = plan.clone();
-    let Outcome { violation, stats, trace: lines } = run(&plan, trace);
+    let Outcome {
+        violation,
+        stats,
+        trace: lines,
+    } = run(&plan, trace);
     if trace && violation.is_none() {
         lines.iter().for_each(|l| println!("{l}"));
     }
@@ -120,7 +138,10 @@ fn hunt(n: u64) -> ExitCode {
     let (stats, failed, took) = many(n, 1_000_000, true);
     match failed.first() {
         Some((seed, oracle, why)) => {
-            println!("caught after {took:.1} s, {} runs, seed {seed}: {oracle}: {why}", stats.runs);
+            println!(
+                "caught after {took:.1} s, {} runs, seed {seed}: {oracle}: {why}",
+                stats.runs
+            );
             ExitCode::FAILURE
         }
         None => {
