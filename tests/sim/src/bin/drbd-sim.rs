@@ -7,8 +7,13 @@
 //! drbd-sim seed N [trace]     one seed; when it fails: shrunk, and the trace of what is left
 //! drbd-sim plan FILE [trace]  a saved plan
 //! drbd-sim hunt N             for mutants: exit 1 and the oracle as soon as a seed fails in N s
+//! drbd-sim mutants LIST       how many planted bugs there are
+//! drbd-sim mutant LIST N DIR  plants one in the sources below DIR, says its name
 //! ```
+//!
+//! `hunt` takes no notice of the ways to fail that `known` lists (`SIM_KNOWN`, by `;`).
 
+use drbd_sim::mutants;
 use drbd_sim::plan::Plan;
 use drbd_sim::run::{quiet_panics, run, shrink, Outcome};
 use drbd_sim::stats::Stats;
@@ -30,13 +35,16 @@ struct Shared {
 }
 
 fn work(shared: &Shared, until: Instant, first_only: bool) {
+    let known = std::env::var("SIM_KNOWN").unwrap_or_default();
     let mut own = Stats::default();
     let mut merged = Instant::now();
     while Instant::now() < until && !shared.stop.load(Ordering::Relaxed) {
         let seed = shared.next.fetch_add(1, Ordering::Relaxed);
         let outcome = run(&Plan::draw(seed), false);
         own.merge(&outcome.stats);
-        if let Some(v) = outcome.violation {
+        // A hunt that stops at the first catch must not catch what everybody knows.
+        let news = |oracle: &str| !first_only || !known.split(';').any(|k| k == oracle);
+        if let Some(v) = outcome.violation.filter(|v| news(&v.oracle)) {
             shared
                 .failed
                 .lock()
@@ -151,6 +159,38 @@ fn hunt(n: u64) -> ExitCode {
     }
 }
 
+fn plant(list: &str, n: usize, dir: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(list).map_err(|e| e.to_string())?;
+    let all = mutants::parse(&text);
+    let m = all.get(n.wrapping_sub(1)).ok_or("no such mutant")?;
+    let path = std::path::Path::new(dir).join(&m.file);
+    let source = std::fs::read_to_string(&path).map_err(|e| e.to_string())?;
+    let planted = m.apply(&source).ok_or("it does not fit")?;
+    std::fs::write(path, planted).map_err(|e| e.to_string())?;
+    Ok(m.name.clone())
+}
+
+fn plant_or_count(args: &[String]) -> ExitCode {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let said = match words[..] {
+        ["mutants", list] => std::fs::read_to_string(list)
+            .map(|text| mutants::parse(&text).len().to_string())
+            .map_err(|e| e.to_string()),
+        ["mutant", list, n, dir] => plant(list, n.parse().unwrap_or(0), dir),
+        _ => Err("usage: drbd-sim seconds N [FROM] | seed N | plan FILE | hunt N".into()),
+    };
+    match said {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
 fn main() -> ExitCode {
     quiet_panics();
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -170,9 +210,6 @@ fn main() -> ExitCode {
                 }
             }
         }
-        _ => {
-            eprintln!("usage: drbd-sim seconds N [FROM] | seed N | plan FILE | hunt N");
-            ExitCode::from(2)
-        }
+        _ => plant_or_count(&args),
     }
 }

@@ -195,6 +195,10 @@ impl<S: Store> Resource<S> {
         } else if change.conn == Some(Conn::VerifyT) {
             self.log(vol, Note::Unsupported(Missing::Verify), h);
             Ss::NotSupported
+        } else if change.conn == Some(Conn::TearDown) {
+            // Before protocol 100 the end of a connection is announced for a volume. It is that of
+            // the connection all the same: else the loss of the socket would be refused later.
+            self.change_conn(peer, change, Flags::VERBOSE, h)
         } else {
             self.change_state(vol, change, Flags::VERBOSE, h)
         };
