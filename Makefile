@@ -5,6 +5,9 @@
 # make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
 # make check-more  further clusters: KASAN, lockdep, teardown, driver changes (about two hours)
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
+# make sim       the cluster simulator for a minute: saved plans, then fresh seeds
+# make sim-soak  the same for HOURS=n on all cores; SEED= begins elsewhere
+# make sim-mutants  plants bugs one by one; the simulator has to find each (SECONDS_EACH=120)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -36,6 +39,16 @@ golden:
 	@$(LAB)/setup.sh release
 	@cargo build -q -p drbd-lab
 	@$(RUN_LAB) golden tests/golden
+
+SIM = cargo run -q --release -p drbd-sim --bin drbd-sim --
+SEED ?= $(shell date +%s)000
+sim:
+	cargo test -q --release -p drbd-sim
+	$(SIM) seconds 50 $(SEED)
+sim-soak:
+	$(SIM) seconds $$(( $(or $(HOURS),1) * 3600 )) $(SEED)
+sim-mutants:
+	@tests/sim/mutants.sh
 
 campaign:
 	@$(LAB)/setup.sh
@@ -87,4 +100,4 @@ clean:
 		-type f -exec rm -f {} +
 	cargo clean -q
 
-.PHONY: module checks setup modules demo golden check check-more check-style check-host check-module check-vm campaign clean
+.PHONY: sim sim-soak sim-mutants module checks setup modules demo golden check check-more check-style check-host check-module check-vm campaign clean

@@ -12,6 +12,8 @@ cargo build -q --release -p drbd-sim
 sim=${CARGO_TARGET_DIR:-target}/release/drbd-sim
 count=$("$sim" mutants tests/sim/mutants.txt)
 survivors=0
+export SIM_RATES=$dir/rates
+"$sim" rates "$((each / 2))" >"$SIM_RATES"
 for n in $(seq "${1:-1}" "${2:-$count}"); do
 	rm -rf "$dir/drbd_rs/core" "$dir/tests/sim"
 	cp -r drbd_rs/core "$dir/drbd_rs/"

@@ -83,7 +83,17 @@ impl World {
             return;
         }
         for event in std::mem::take(&mut self.net.held[node]) {
-            self.schedule(node, Duration(1000), event);
+            // Behind what was on its way when the cut began.
+            let order = &mut self.net.arrival[node];
+            let at = match &event {
+                Event::Deliver(ix, ..) => {
+                    let next = order[*ix].plus(Duration(1)).max(self.now.plus(Duration(1000)));
+                    order[*ix] = next;
+                    next
+                }
+                _ => order[0].max(order[1]).max(self.now.plus(Duration(1000))),
+            };
+            self.schedule_at(node, at, event);
         }
         for node in 0..self.nodes.len() {
             if self.nodes[node].receiver && self.nodes[node].sockets.is_none() {

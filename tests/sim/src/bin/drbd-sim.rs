@@ -11,7 +11,8 @@
 //! drbd-sim mutant LIST N DIR  plants one in the sources below DIR, says its name
 //! ```
 //!
-//! `hunt` takes no notice of the ways to fail that `known` lists (`SIM_KNOWN`, by `;`).
+//! `hunt` compares with the rates of the file `SIM_RATES` (made by `rates N`), as long as there
+//! are bugs of our own: what has been planted has to make some way to fail clearly more frequent.
 
 use drbd_sim::mutants;
 use drbd_sim::plan::Plan;
@@ -27,6 +28,7 @@ const SHRINK: usize = 600;
 
 /// What all threads share.
 struct Shared {
+    from: u64,
     next: AtomicU64,
     stop: AtomicBool,
     stats: Mutex<Stats>,
@@ -34,23 +36,55 @@ struct Shared {
     failed: Mutex<Vec<(u64, String, String)>>,
 }
 
-fn work(shared: &Shared, until: Instant, first_only: bool) {
-    let known = std::env::var("SIM_KNOWN").unwrap_or_default();
+/// How often each oracle fails without a planted bug: count, oracle; and among how many runs.
+type Usual = (u64, Vec<(u64, String)>);
+
+fn usual() -> Usual {
+    let path = std::env::var("SIM_RATES").unwrap_or_default();
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut found = (1, Vec::new());
+    for line in text.lines() {
+        let Some((n, what)) = line.split_once(' ') else {
+            continue;
+        };
+        let n = n.parse().unwrap_or(0);
+        match what {
+            "runs" => found.0 = n,
+            oracle => found.1.push((n, oracle.to_string())),
+        }
+    }
+    found
+}
+
+/// Whether the last failure is of a kind that is now clearly more frequent than usual.
+fn stands_out(failed: &[(u64, String, String)], runs: u64, (base, usual): &Usual) -> bool {
+    let Some((_, oracle, _)) = failed.last() else {
+        return false;
+    };
+    let count = failed.iter().filter(|(_, o, _)| o == oracle).count() as u64;
+    let known = usual
+        .iter()
+        .find(|(_, o)| o == oracle)
+        .map_or(0, |(n, _)| *n);
+    // Without rates the first failure counts.
+    *base <= 1 || count >= 5 && count * base > 4 * (known + 1) * runs
+}
+
+fn work(shared: &Shared, until: Instant, usual: Option<&Usual>) {
     let mut own = Stats::default();
     let mut merged = Instant::now();
     while Instant::now() < until && !shared.stop.load(Ordering::Relaxed) {
         let seed = shared.next.fetch_add(1, Ordering::Relaxed);
         let outcome = run(&Plan::draw(seed), false);
         own.merge(&outcome.stats);
-        // A hunt that stops at the first catch must not catch what everybody knows.
-        let news = |oracle: &str| !first_only || !known.split(';').any(|k| k == oracle);
-        if let Some(v) = outcome.violation.filter(|v| news(&v.oracle)) {
-            shared
-                .failed
-                .lock()
-                .expect("no panic")
-                .push((seed, v.oracle, v.why));
-            shared.stop.fetch_or(first_only, Ordering::Relaxed);
+        if let Some(v) = outcome.violation {
+            let mut failed = shared.failed.lock().expect("no panic");
+            failed.push((seed, v.oracle.clone(), v.why));
+            let runs = seed - shared.from + 1;
+            let stop = usual
+                .as_ref()
+                .is_some_and(|usual| stands_out(&failed, runs, usual));
+            shared.stop.fetch_or(stop, Ordering::Relaxed);
         }
         if merged.elapsed() > Duration::from_secs(1) {
             merged = Instant::now();
@@ -64,13 +98,18 @@ fn work(shared: &Shared, until: Instant, first_only: bool) {
     shared.stats.lock().expect("no panic").merge(&own);
 }
 
-fn many(seconds: u64, from: u64, first_only: bool) -> (Stats, Vec<(u64, String, String)>, f64) {
+fn many(
+    seconds: u64,
+    from: u64,
+    usual: Option<&Usual>,
+) -> (Stats, Vec<(u64, String, String)>, f64) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = std::env::var("SIM_THREADS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(cores);
     let shared = Shared {
+        from,
         next: AtomicU64::new(from),
         stop: AtomicBool::new(false),
         stats: Mutex::new(Stats::default()),
@@ -80,10 +119,10 @@ fn many(seconds: u64, from: u64, first_only: bool) -> (Stats, Vec<(u64, String, 
     let until = began + Duration::from_secs(seconds);
     std::thread::scope(|s| {
         for _ in 0..threads {
-            s.spawn(|| work(&shared, until, first_only));
+            s.spawn(|| work(&shared, until, usual));
         }
         let mut told = Instant::now();
-        while !first_only && Instant::now() < until {
+        while usual.is_none() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(200));
             if told.elapsed() > Duration::from_secs(30) {
                 told = Instant::now();
@@ -103,7 +142,7 @@ fn many(seconds: u64, from: u64, first_only: bool) -> (Stats, Vec<(u64, String, 
 }
 
 fn seconds(n: u64, from: u64) -> ExitCode {
-    let (stats, failed, took) = many(n, from, false);
+    let (stats, failed, took) = many(n, from, None);
     print!("{}", stats.table(took));
     let mut kinds: Vec<(String, u64, u64, String)> = Vec::new();
     for (seed, oracle, why) in failed {
@@ -142,9 +181,20 @@ fn one(plan: &Plan, trace: bool) -> ExitCode {
     ExitCode::FAILURE
 }
 
+fn rates(n: u64) -> ExitCode {
+    let (stats, failed, _) = many(n, 1_000_000, None);
+    println!("{} runs", stats.runs);
+    let mut kinds: Vec<&str> = failed.iter().map(|(_, o, _)| o.as_str()).collect();
+    kinds.sort_unstable();
+    for group in kinds.chunk_by(|a, b| a == b) {
+        println!("{} {}", group.len(), group[0]);
+    }
+    ExitCode::SUCCESS
+}
+
 fn hunt(n: u64) -> ExitCode {
-    let (stats, failed, took) = many(n, 1_000_000, true);
-    match failed.first() {
+    let (stats, failed, took) = many(n, 1_000_000, Some(&usual()));
+    match failed.last().filter(|_| took < n as f64) {
         Some((seed, oracle, why)) => {
             println!(
                 "caught after {took:.1} s, {} runs, seed {seed}: {oracle}: {why}",
@@ -200,6 +250,7 @@ fn main() -> ExitCode {
         (Some("seconds"), Some(n)) => seconds(n, number(2).unwrap_or(0)),
         (Some("seed"), Some(seed)) => one(&Plan::draw(seed), trace),
         (Some("hunt"), Some(n)) => hunt(n),
+        (Some("rates"), Some(n)) => rates(n),
         (Some("plan"), None) => {
             let text = args.get(1).map(std::fs::read_to_string);
             match text.map(|t| t.map(|t| Plan::parse(&t))) {
