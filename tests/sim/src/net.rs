@@ -87,7 +87,9 @@ impl World {
             let order = &mut self.net.arrival[node];
             let at = match &event {
                 Event::Deliver(ix, ..) => {
-                    let next = order[*ix].plus(Duration(1)).max(self.now.plus(Duration(1000)));
+                    let next = order[*ix]
+                        .plus(Duration(1))
+                        .max(self.now.plus(Duration(1000)));
                     order[*ix] = next;
                     next
                 }
