@@ -7,6 +7,9 @@
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
 # make bench     fio on a C pair and on a pair of ours, in turn (10 minutes, on a quiet machine)
 # make fuzz      looks for inputs that break the core: TARGET=all, SECONDS=60 each (docs/fuzzing.md)
+# make sim       the cluster simulator for a minute: saved plans, then fresh seeds
+# make sim-soak  the same for HOURS=n on all cores; SEED= begins elsewhere
+# make sim-mutants  plants bugs one by one; the simulator has to find each (SECONDS_EACH=120)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -44,6 +47,16 @@ golden:
 	@$(LAB)/setup.sh release
 	@cargo build -q -p drbd-lab
 	@$(RUN_LAB) golden tests/golden
+
+SIM = cargo run -q --release -p drbd-sim --bin drbd-sim --
+SEED ?= $(shell date +%s)000
+sim:
+	cargo test -q --release -p drbd-sim
+	$(SIM) seconds 50 $(SEED)
+sim-soak:
+	$(SIM) seconds $$(( $(or $(HOURS),1) * 3600 )) $(SEED)
+sim-mutants:
+	@tests/sim/mutants.sh
 
 campaign:
 	@$(LAB)/setup.sh
@@ -101,4 +114,4 @@ clean:
 	cargo clean -q
 
 .PHONY: module checks setup modules demo bench golden check check-more check-style check-host \
-	check-module check-vm campaign fuzz fuzz-smoke clean
+	check-module check-vm campaign fuzz fuzz-smoke sim sim-soak sim-mutants clean

@@ -5,46 +5,25 @@
 use crate::disk::Disk;
 use crate::drbdmeta;
 use crate::node::{Machine, SimHost, VecStore};
-use crate::world::{World, VOL};
+use crate::world::{say, World, VOL};
 use drbd_core::bitmap::PageFlags;
-use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
+use drbd_core::nl::conf::{DiskConf, ResourceOpts};
 use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
 use drbd_core::node::VolumeStorage;
 use drbd_core::node::{
-    AppOp, Backing, BackingStorage, Connection, OpId, PeerDevice, Resource, Storage, PEER,
+    AppOp, Backing, BackingStorage, Connection, IoFlags, OpId, PeerDevice, Resource, Storage, PEER,
 };
 use drbd_core::state::State;
 use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Duration;
 use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
 
-/// What is configured.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// 1, 2, 3 for A, B, C.
-    pub protocol: u32,
-    /// `c-min-rate`, KiB/s.
-    pub c_min_rate: u32,
-    /// `al-extents`.
-    pub al_extents: u32,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            protocol: 3,
-            c_min_rate: 250,
-            al_extents: 67,
-        }
-    }
-}
-
 /// Requests of applications that a machine knows at once.
-const REQUESTS: usize = 1024;
+const REQUESTS: usize = 512;
 /// Requests of the peer that a machine knows at once.
 const PEER_REQUESTS: usize = 256;
 
-fn machine() -> Machine {
+fn machine(opts: ResourceOpts) -> Machine {
     let storage = Storage {
         requests: (0..REQUESTS).map(|_| slab::Slot::EMPTY).collect(),
         peer_requests: (0..PEER_REQUESTS).map(|_| slab::Slot::EMPTY).collect(),
@@ -52,15 +31,10 @@ fn machine() -> Machine {
         sent_epochs: vec![None; REQUESTS],
     };
     let volumes = (0..2).map(|_| None).collect();
-    Resource::new(
-        ResourceOpts::default(),
-        volumes,
-        vec![Connection::new()],
-        storage,
-    )
+    Resource::new(opts, volumes, vec![Connection::new()], storage)
 }
 
-fn backing(disk: &Disk, conf: &DiskConf) -> Backing<VecStore> {
+fn backing(disk: &Disk, conf: &DiskConf, discard: bool) -> Backing<VecStore> {
     let size = disk.size();
     let devices = Devices {
         backing: size,
@@ -74,6 +48,8 @@ fn backing(disk: &Disk, conf: &DiskConf) -> Backing<VecStore> {
         io_min: 512,
         write_cache: true,
         fua: true,
+        discard,
+        discard_granularity: if discard { 4096 } else { 0 },
         ..BackingLimits::default()
     };
     let page = drbdmeta::superblock_page(disk);
@@ -106,8 +82,8 @@ impl World {
         node: usize,
         call: impl FnOnce(&mut Machine, &mut SimHost<'_>),
     ) {
-        let now = self.now;
         let n = &mut self.nodes[node];
+        let now = n.clock.shows(self.now);
         let mut host = SimHost {
             now,
             rng: &mut n.rng,
@@ -124,9 +100,12 @@ impl World {
         let op = self.next_op;
         self.next_op += 1;
         self.run_until("an answer", PATIENCE, |w| {
-            w.nodes[node].answers.contains_key(&op)
+            w.nodes[node].answers.get(u64::from(op)).is_some()
         });
-        self.nodes[node].answers[&op]
+        *self.nodes[node]
+            .answers
+            .get(u64::from(op))
+            .expect("an answer")
     }
 
     fn must(&mut self, node: usize, command: Command) {
@@ -138,31 +117,14 @@ impl World {
         }
     }
 
-    /// The options of the connection.
-    pub(crate) fn net_conf(&self) -> NetConf {
-        NetConf {
-            wire_protocol: self.options.protocol,
-            ..NetConf::default()
-        }
-    }
-
-    fn disk_conf(&self) -> DiskConf {
-        DiskConf {
-            meta_dev_idx: -3,
-            c_min_rate: self.options.c_min_rate,
-            al_extents: self.options.al_extents,
-            ..DiskConf::default()
-        }
-    }
-
-    /// `drbdadm up`: powers the node on if need be, applies the activity log, attaches, connects.
-    /// Returns how many extents were hot.
-    pub fn up(&mut self, node: usize) -> usize {
+    /// Powers a node on: the activity log is applied, the machine made, with one volume. Returns
+    /// how many extents were hot.
+    pub fn power_on(&mut self, node: usize) -> usize {
         assert!(self.nodes[node].res.is_none(), "the node is up already");
         let hot = self.apply_al(node);
-        self.nodes[node].res = Some(machine());
+        self.nodes[node].res = Some(machine(self.knobs.resource_opts()));
         self.with_machine(node, |res, host| {
-            let writes = vec![interval::Slot::EMPTY; REQUESTS];
+            let writes = vec![interval::Slot::EMPTY; REQUESTS + PEER_REQUESTS];
             let storage = VolumeStorage {
                 writes,
                 peers: vec![PeerDevice::new()],
@@ -170,15 +132,40 @@ impl World {
             let added = res.add_volume(Minor(node as u32), Vnr(0), storage, host);
             assert!(matches!(added, Ok(VOL)), "the first volume");
         });
-        let conf = self.disk_conf();
-        let disk = &self.nodes[node].disk;
-        let backing = backing(disk, &conf);
-        let op = OpId(self.next_op);
+        hot
+    }
+
+    /// Begins to attach the disk.
+    pub(crate) fn start_attach(&mut self, node: usize, op: u32) {
+        if self.nodes[node].attached {
+            // ERR_DISK_CONFIGURED, which the owner finds out by itself.
+            self.answered(node, op, 124);
+            return;
+        }
+        // As `drbdadm attach` does it each time.
+        self.apply_al(node);
+        let conf = self.knobs.disk_conf();
+        let discard = self.knobs.discard != 0;
+        let backing = backing(&self.nodes[node].disk, &conf, discard);
+        self.nodes[node].attached = true;
+        let mut refused = None;
         self.with_machine(node, |res, host| {
-            if let Err(refused) = res.attach(op, VOL, Box::new(backing), host) {
-                panic!("attach: {}", refused.code);
+            if let Err(no) = res.attach(OpId(op), VOL, Box::new(backing), host) {
+                refused = Some(no.code);
             }
         });
+        if let Some(code) = refused {
+            say!(self, "n{node} attach refused: {code}");
+            self.nodes[node].attached = false;
+            self.answered(node, op, code);
+        }
+    }
+
+    /// `drbdadm up`: powers the node on if need be, applies the activity log, attaches, connects.
+    /// Returns how many extents were hot.
+    pub fn up(&mut self, node: usize) -> usize {
+        let hot = self.power_on(node);
+        self.start_attach(node, self.next_op);
         let code = self.answer(node);
         if code != 101 {
             self.fail(&format!("n{node} attach: code {code}"));
@@ -189,6 +176,7 @@ impl World {
 
     /// `drbdadm primary [--force]`.
     pub fn primary(&mut self, node: usize, force: bool) {
+        self.truth.forced |= force;
         self.must(node, Command::Primary { vol: VOL, force });
     }
 
@@ -206,7 +194,7 @@ impl World {
     /// `drbdadm connect`, if the node is StandAlone.
     pub fn connect(&mut self, node: usize) {
         if self.cstate(node) == "StandAlone" {
-            let conf = self.net_conf();
+            let conf = self.knobs.net_conf(node);
             self.must(node, Command::Connect { peer: PEER, conf });
         }
     }
@@ -227,8 +215,7 @@ impl World {
             w.disks(node).0 == "Diskless"
         });
         self.must(node, Command::DelVolume { vol: VOL });
-        self.nodes[node].res = None;
-        self.nodes[node].life += 1;
+        self.nodes[node].switched_off();
     }
 
     /// Lets everything that was submitted come to its end.
@@ -242,8 +229,14 @@ impl World {
 
     /// One random read or write.
     pub fn random_io(&mut self, node: usize) {
+        self.random_io_of(node, 0);
+    }
+
+    /// One random I/O of a mix: 0 reads and writes, 1 flushes and FUA as well, 2 discards as well.
+    pub(crate) fn random_io_of(&mut self, node: usize, mix: u32) {
         let size = self.size(node).0;
-        if size == 0 || self.nodes[node].res.is_none() {
+        let n = &self.nodes[node];
+        if size == 0 || !n.res.as_ref().is_some_and(Machine::can_submit) {
             return;
         }
         let len = match self.rng.below(10) {
@@ -258,18 +251,38 @@ impl World {
             self.rng.below(size)
         };
         let start = at.min(size - len);
-        let op = if self.rng.percent(20) {
-            AppOp::Read
-        } else {
-            AppOp::Write
-        };
-        if self.nodes[node]
-            .res
-            .as_ref()
-            .is_some_and(Machine::can_submit)
-        {
-            self.submit(node, op, start, len);
+        let kind = self.rng.below(100);
+        if mix > 0 && kind >= 94 {
+            self.submit(node, AppOp::Flush, 0, 0);
+            return;
         }
+        if mix > 1 && kind >= 91 && self.discards(node) {
+            self.submit(node, AppOp::Discard, start & !7, (len + 7) & !7);
+            return;
+        }
+        if kind < 20 {
+            self.submit(node, AppOp::Read, start, len);
+            return;
+        }
+        let fua = mix > 0 && kind < 24;
+        let flags = IoFlags {
+            fua,
+            preflush: fua,
+            ..IoFlags::default()
+        };
+        let max = u64::from(self.max_bio(node)) / 512;
+        self.submit_with(node, AppOp::Write, start, len.min(max), flags);
+    }
+
+    fn discards(&self, node: usize) -> bool {
+        let limits = self.nodes[node].res.as_ref().map(|r| r.queue_limits(VOL));
+        limits.is_some_and(|l| l.max_discard > 256 * 512)
+    }
+
+    /// The largest request of the block device, bytes.
+    fn max_bio(&self, node: usize) -> u32 {
+        let limits = self.nodes[node].res.as_ref().map(|r| r.queue_limits(VOL));
+        limits.map_or(4096, |l| l.max_bio)
     }
 
     /// Reads the whole device through the machine.
@@ -307,16 +320,10 @@ impl World {
         }
     }
 
-    /// The guarantees of protocol A or B do not reach this far: takes the data as they are.
-    pub fn accept_data_of(&mut self, node: usize) {
-        let data = self.data(node, self.last_size).to_vec();
-        self.oracle.accept(&data);
-    }
-
     /// Applies the activity log and says how many extents were hot.
     pub(crate) fn apply_al(&mut self, node: usize) -> usize {
         let hot = drbdmeta::apply_al(&mut self.nodes[node].disk);
-        self.note(format!("n{node} activity log: {hot} extents"));
+        say!(self, "n{node} activity log: {hot} extents");
         hot
     }
 
@@ -326,11 +333,9 @@ impl World {
         self.last_size
     }
 
-    /// What the machine is in now; events about it may come later.
-    fn state(&self, node: usize) -> State {
-        let volume = |r: &Machine| r.volume_status(VOL);
-        let volume = self.nodes[node].res.as_ref().and_then(volume);
-        volume.map_or(State::INITIAL, |v| v.state)
+    /// The state of the volume as last reported.
+    pub fn state(&self, node: usize) -> State {
+        self.nodes[node].state
     }
 
     /// State of the connection, as a word.

@@ -2,7 +2,6 @@
 
 //! A random mix of everything that a seed can think of, with the oracle watching.
 
-use crate::admin::Options;
 use crate::world::World;
 use drbd_core::time::Duration;
 use drbd_core::units::Sectors;
@@ -121,18 +120,16 @@ impl Chaos {
 /// One run of trouble; panics, with a trace, when something is wrong.
 pub fn run(seed: u64) {
     let mut w = World::new(seed, SIZE);
-    w.options = Options {
-        protocol: 3,
-        c_min_rate: if seed % 3 == 0 { 0 } else { 250 },
-        al_extents: 67,
-    };
+    w.knobs.c_min_rate = if seed % 3 == 0 { 0 } else { 250 };
     w.up(0);
     w.up(1);
     w.run_until("connection", Duration::secs(60), |w| {
         w.cstate(0) == "Connected" && w.cstate(1) == "Connected"
     });
     w.primary(0, true);
-    w.stalls = seed % 4 == 1;
+    for n in &mut w.nodes {
+        n.trouble.slow = if seed % 4 == 1 { 64 } else { 0 };
+    }
     let mut c = Chaos { w, primary: 0 };
     let rounds = c.w.rng.between(3, 9);
     for _ in 0..rounds {

@@ -3,20 +3,24 @@
 //! A backing device with a volatile write cache.
 //!
 //! Data sectors hold a 64-bit tag instead of 512 bytes, so that a full sync costs nothing; the
-//! tail, where internal metadata lie, holds real bytes. Each sector remembers what was written to
-//! it since the last flush; a power failure keeps, sector by sector, any one of these versions or
-//! the durable one. So writes are lost, reordered and torn at 512 bytes, as on real disks.
+//! tail, where internal metadata lie, holds real bytes. What was written since the last flush is
+//! remembered; a power failure keeps, sector by sector, any one of these versions or the durable
+//! one. So writes are lost, reordered and torn at 512 bytes, as on real disks. A device without a
+//! volatile cache loses nothing that it has reported.
 
 use crate::rng::Rng;
 use drbd_core::units::{Sector, SectorRange, Sectors};
-use std::collections::BTreeMap;
 
-/// Contents of one sector.
-#[derive(Clone, Debug, PartialEq)]
-enum Content {
-    Tag(u64),
-    Bytes(Box<[u8; 512]>),
+/// A version of a sector that the power may bring back or take away.
+#[derive(Clone, Debug)]
+struct Version<T> {
+    sector: u32,
+    /// What it says; `durable` marks one that survives (older ones are gone then).
+    value: T,
+    durable: bool,
 }
+
+type Bytes = Box<[u8; 512]>;
 
 /// The device.
 #[derive(Clone)]
@@ -25,8 +29,14 @@ pub struct Disk {
     tags: Vec<u64>,
     /// What reads see, metadata part.
     bytes: Vec<u8>,
-    /// For each sector written since the last flush: the durable version, then all newer ones.
-    cache: BTreeMap<u64, Vec<Content>>,
+    /// Versions since the last flush in the order of writing; the first one of each sector is
+    /// preceded by the durable one.
+    data_log: Vec<Version<u64>>,
+    meta_log: Vec<Version<Bytes>>,
+    /// Data sectors that stand in the log.
+    logged: Vec<u64>,
+    /// Whether there is a cache that forgets.
+    pub volatile: bool,
 }
 
 impl Disk {
@@ -36,7 +46,10 @@ impl Disk {
         Disk {
             tags: vec![0; first_byte.0 as usize],
             bytes: vec![0; bytes],
-            cache: BTreeMap::new(),
+            data_log: Vec::new(),
+            meta_log: Vec::new(),
+            logged: vec![0; (first_byte.0 as usize).div_ceil(64)],
+            volatile: true,
         }
     }
 
@@ -52,81 +65,130 @@ impl Disk {
     }
 
     /// Bytes of the metadata part.
-    pub fn read_bytes(&self, sector: Sector, len: usize) -> Vec<u8> {
+    pub fn read_bytes(&self, sector: Sector, len: usize) -> &[u8] {
         let from = (sector.0 as usize - self.tags.len()) * 512;
-        self.bytes[from..from + len].to_vec()
-    }
-
-    fn content(&self, sector: u64) -> Content {
-        match self.tags.get(sector as usize) {
-            Some(tag) => Content::Tag(*tag),
-            None => {
-                let at = (sector as usize - self.tags.len()) * 512;
-                let mut bytes = Box::new([0; 512]);
-                bytes.copy_from_slice(&self.bytes[at..at + 512]);
-                Content::Bytes(bytes)
-            }
-        }
-    }
-
-    fn set(&mut self, sector: u64, new: Content) {
-        match new {
-            Content::Tag(tag) => self.tags[sector as usize] = tag,
-            Content::Bytes(bytes) => {
-                let at = (sector as usize - self.tags.len()) * 512;
-                self.bytes[at..at + 512].copy_from_slice(&bytes[..]);
-            }
-        }
-    }
-
-    fn write_sector(&mut self, sector: u64, new: Content, fua: bool) {
-        if fua {
-            self.cache.remove(&sector);
-        } else {
-            let old = self.content(sector);
-            let versions = self.cache.entry(sector).or_insert_with(|| vec![old]);
-            versions.push(new.clone());
-        }
-        self.set(sector, new);
+        &self.bytes[from..from + len]
     }
 
     /// Writes data.
     pub fn write(&mut self, start: Sector, tags: &[u64], fua: bool) {
-        for (at, tag) in (start.0..).zip(tags) {
-            self.write_sector(at, Content::Tag(*tag), fua);
+        let from = start.0 as usize;
+        for (at, tag) in (from..).zip(tags) {
+            let (word, bit) = (at / 64, 1u64 << (at % 64));
+            let known = self.logged[word] & bit != 0;
+            if self.volatile && !(fua && !known) {
+                let sector = at as u32;
+                if !known {
+                    self.logged[word] |= bit;
+                    let value = self.tags[at];
+                    self.data_log.push(Version {
+                        sector,
+                        value,
+                        durable: true,
+                    });
+                }
+                self.data_log.push(Version {
+                    sector,
+                    value: *tag,
+                    durable: fua,
+                });
+            }
+            self.tags[at] = *tag;
         }
     }
 
     /// Writes metadata.
     pub fn write_bytes(&mut self, start: Sector, bytes: &[u8], fua: bool) {
-        for (at, chunk) in (start.0..).zip(bytes.chunks(512)) {
-            let mut sector = Box::new([0; 512]);
-            sector[..chunk.len()].copy_from_slice(chunk);
-            self.write_sector(at, Content::Bytes(sector), fua);
+        for (at, chunk) in (start.0 as usize..).zip(bytes.chunks(512)) {
+            let from = (at - self.tags.len()) * 512;
+            let place = &mut self.bytes[from..from + chunk.len()];
+            if self.volatile {
+                let known = self.meta_log.iter().any(|v| v.sector == at as u32);
+                if !known && !fua {
+                    let mut old = Box::new([0; 512]);
+                    old[..chunk.len()].copy_from_slice(place);
+                    let sector = at as u32;
+                    self.meta_log.push(Version {
+                        sector,
+                        value: old,
+                        durable: true,
+                    });
+                }
+                if known || !fua {
+                    let mut new = Box::new([0; 512]);
+                    new[..chunk.len()].copy_from_slice(chunk);
+                    let sector = at as u32;
+                    self.meta_log.push(Version {
+                        sector,
+                        value: new,
+                        durable: fua,
+                    });
+                }
+            }
+            place.copy_from_slice(chunk);
         }
     }
 
     /// Makes everything durable that was written before.
     pub fn flush(&mut self) {
-        self.cache.clear();
+        for v in self.data_log.drain(..) {
+            self.logged[v.sector as usize / 64] = 0;
+        }
+        self.meta_log.clear();
     }
 
     /// The power fails: each sector keeps some version that was written since it was durable.
-    pub fn power_fails(&mut self, rng: &mut Rng) {
+    /// Returns the data sectors that changed by that.
+    pub fn power_fails(&mut self, rng: &mut Rng) -> Vec<u32> {
         let keep_all = rng.percent(20);
-        for (sector, versions) in std::mem::take(&mut self.cache) {
-            let pick = match keep_all {
-                true => versions.len() - 1,
-                false => rng.below(versions.len() as u64) as usize,
-            };
-            self.set(sector, versions[pick].clone());
+        let mut lost = Vec::new();
+        for (sector, value) in survivors(&mut self.data_log, keep_all, rng) {
+            self.logged[sector as usize / 64] = 0;
+            let place = &mut self.tags[sector as usize];
+            if *place != value {
+                *place = value;
+                lost.push(sector);
+            }
         }
+        for (sector, value) in survivors(&mut self.meta_log, keep_all, rng) {
+            let from = (sector as usize - self.tags.len()) * 512;
+            self.bytes[from..from + 512].copy_from_slice(&value[..]);
+        }
+        lost
+    }
+
+    /// Sectors that hold data.
+    pub fn data_sectors(&self) -> usize {
+        self.tags.len()
     }
 
     /// All data tags in front of the metadata.
     pub fn data(&self, size: Sectors) -> &[u64] {
         &self.tags[..size.0 as usize]
     }
+}
+
+/// One version for each sector in the log.
+fn survivors<T>(log: &mut Vec<Version<T>>, keep_all: bool, rng: &mut Rng) -> Vec<(u32, T)> {
+    let mut log = std::mem::take(log);
+    // Stable: the versions of a sector stay in their order.
+    log.sort_by_key(|v| v.sector);
+    let mut out: Vec<(u32, T)> = Vec::new();
+    let mut seen = 0;
+    for v in log {
+        let same = out.last().is_some_and(|(sector, _)| *sector == v.sector);
+        if !same {
+            seen = 1;
+            out.push((v.sector, v.value));
+            continue;
+        }
+        seen = if v.durable { 1 } else { seen + 1 };
+        if keep_all || v.durable || rng.below(seen) == 0 {
+            out.pop();
+            out.push((v.sector, v.value));
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -142,9 +204,11 @@ mod tests {
             d.flush();
             d.write(Sector(1), &[3], false);
             d.write(Sector(2), &[4], true);
+            d.write(Sector(3), &[5], false);
+            d.write(Sector(3), &[6], true);
             d.power_fails(&mut Rng::new(seed));
-            let now = d.read(SectorRange::new(Sector(0), 1536));
-            assert_eq!((now[0], now[2]), (1, 4));
+            let now = d.read(SectorRange::new(Sector(0), 2048));
+            assert_eq!((now[0], now[2], now[3]), (1, 4, 6));
             assert!(now[1] == 2 || now[1] == 3);
             lost += u32::from(now[1] == 2);
         }

@@ -1,22 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two nodes of `drbd_core` in memory.
+//! A cluster of `drbd_core` in memory.
 //!
 //! The machines are the very code that the kernel module runs; everything around them is simulated
-//! under a virtual clock: disks with volatile caches, a network with delays and cuts,
-//! administrators and applications. Everything is decided by a seed, so that a failing run can be
-//! repeated, and its trace is printed.
+//! under a virtual clock: disks with volatile caches, a network with delays and cuts, clocks that
+//! disagree, administrators, helpers and applications. Everything is decided by a seed, so that a
+//! failing run can be repeated with a trace, and made shorter.
 //!
-//! The oracle knows what applications were told; the machine is wrong as soon as a read disagrees.
+//! The books ([`truth`]) know what applications were told; the machine is wrong as soon as a read,
+//! a disk or a state disagrees with them. See docs/correctness.md.
 
 pub mod admin;
 pub mod chaos;
 pub mod disk;
 pub mod drbdmeta;
+mod io;
+pub mod jobs;
+pub mod knobs;
+pub mod mutants;
 pub mod net;
 pub mod node;
-pub mod oracle;
+pub mod plan;
+pub mod queue;
 pub mod rng;
+pub mod run;
+pub mod stats;
+pub mod truth;
 pub mod world;
 
 pub use world::World;

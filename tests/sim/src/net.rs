@@ -2,25 +2,64 @@
 
 //! Sockets and the wire between them.
 //!
-//! Packets are encoded and decoded as on a real wire. Each socket keeps the order; a cut holds
-//! packets back and lets them go when it heals, as TCP does, unless the connection has ended
-//! meanwhile. A receiver that does not read stops the sender.
+//! Packets are encoded and decoded as on a real wire. Each socket keeps the order; a direction that
+//! is cut holds packets back and lets them go when it heals, as TCP does, unless the connection has
+//! ended meanwhile. A receiver that does not read stops the sender. A connection can be cut at any
+//! packet (what arrives of a packet in part is for the driver to throw away), with or without the
+//! ends hearing of it, and it can stand for one end only.
 
+use crate::knobs::Knobs;
 use crate::node::{Frame, Node, Queued, Sockets};
-use crate::world::{Event, World};
+use crate::world::{say, Event, World};
 use drbd_core::node::{
     AppId, BufId, Effect, Input, Lost, Payload, PayloadPlan, ReceiverWish, Sock, PEER,
 };
-use drbd_core::time::Duration;
+use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Vnr};
-use drbd_core::wire::{self, Command, Header, Packet, Socket};
+use drbd_core::wire::{Command, Header, Packet, Socket};
 
-/// Agreed protocol version of all tests.
-pub const APV: u32 = wire::APV_MAX;
-/// Agreed features of all tests.
-pub const FEATURES: u32 = wire::feature::ALL;
 /// Packets that the receiver's side of a socket holds before the sender has to wait.
 const WINDOW: usize = 200;
+
+/// The network between the nodes.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Nothing reaches this node.
+    pub cut: [bool; 2],
+    /// Least time on the way to this node.
+    pub delay: [Duration; 2],
+    /// Random time on top.
+    pub jitter: Duration,
+    /// What a byte costs, ns.
+    pub byte: u64,
+    /// Earliest arrival of the next packet, by receiver and socket: packets do not overtake.
+    pub arrival: [[Instant; 2]; 2],
+    /// Held back while the direction is cut, by receiver.
+    pub held: [Vec<Event>; 2],
+    /// Number of the last connection.
+    pub links: u64,
+    /// Protocol version and features that the nodes agree on.
+    pub agreed: (u32, u32),
+    /// Connections that come up for one end only, percent.
+    pub lame: u64,
+}
+
+impl Network {
+    /// As the world is to be.
+    pub fn new(k: &Knobs) -> Network {
+        Network {
+            cut: [false; 2],
+            delay: [Duration(k.delay0 * 1000), Duration(k.delay1 * 1000)],
+            jitter: Duration(k.jitter * 1000),
+            byte: k.byte_ns,
+            arrival: [[Instant(0); 2]; 2],
+            held: [Vec::new(), Vec::new()],
+            links: 0,
+            agreed: (k.apv as u32, k.features as u32),
+            lame: k.lame,
+        }
+    }
+}
 
 fn sock(ix: usize) -> Sock {
     match ix {
@@ -32,15 +71,33 @@ fn sock(ix: usize) -> Sock {
 impl World {
     /// Cuts the network or heals it.
     pub fn set_network(&mut self, up: bool) {
-        self.note(format!("network up: {up}"));
-        self.net.up = up;
-        if !up {
+        self.cut(0, !up);
+        self.cut(1, !up);
+    }
+
+    /// Cuts what leads to a node, or heals it.
+    pub fn cut(&mut self, node: usize, cut: bool) {
+        say!(self, "network to n{node} is cut: {cut}");
+        self.net.cut[node] = cut;
+        if cut {
             return;
         }
-        for node in 0..2 {
-            for event in std::mem::take(&mut self.net.held[node]) {
-                self.schedule(node, Duration(1000), event);
-            }
+        for event in std::mem::take(&mut self.net.held[node]) {
+            // Behind what was on its way when the cut began.
+            let order = &mut self.net.arrival[node];
+            let at = match &event {
+                Event::Deliver(ix, ..) => {
+                    let next = order[*ix]
+                        .plus(Duration(1))
+                        .max(self.now.plus(Duration(1000)));
+                    order[*ix] = next;
+                    next
+                }
+                _ => order[0].max(order[1]).max(self.now.plus(Duration(1000))),
+            };
+            self.schedule_at(node, at, event);
+        }
+        for node in 0..self.nodes.len() {
             if self.nodes[node].receiver && self.nodes[node].sockets.is_none() {
                 self.look_for_peer(node);
             }
@@ -67,10 +124,11 @@ impl World {
     /// Connects the nodes if both want it; otherwise this one tries again.
     pub(crate) fn dance(&mut self, node: usize) {
         self.nodes[node].dancing = false;
-        if !self.net.up {
+        if self.net.cut[0] || self.net.cut[1] {
             return;
         }
-        if !(0..2).all(|n| self.looks_for_peer(n)) {
+        let peer = self.peer_of(node);
+        if !self.looks_for_peer(node) || !self.looks_for_peer(peer) {
             // The disk may keep it from being ready for long.
             if self.nodes[node].receiver && self.nodes[node].sockets.is_none() {
                 self.look_for_peer(node);
@@ -80,53 +138,114 @@ impl World {
         self.net.links += 1;
         let link = self.net.links;
         let arbiter = self.rng.below(2) as usize;
-        self.note(format!("link {link}"));
-        for node in &mut self.nodes {
-            node.sockets = Some(Sockets {
+        say!(self, "link {link}");
+        let lame = self.net.lame != 0 && self.rng.percent(self.net.lame);
+        for end in [node, peer] {
+            let dead = lame && end == node;
+            // The other end crossed its own attempt with this one and threw it away.
+            if lame && end == peer {
+                self.look_for_peer(peer);
+                continue;
+            }
+            self.nodes[end].sockets = Some(Sockets {
                 link,
+                dead,
                 ..Sockets::default()
             });
+            let after = Duration(1 + self.rng.below(self.net.jitter.0 + 1));
+            self.schedule(end, after, Event::Ready(link, end == arbiter));
         }
-        for node in 0..2 {
-            let input = Input::Connected {
+    }
+
+    /// The machine hears of its connection, and reads what came before it did.
+    pub(crate) fn link_ready(&mut self, node: usize, link: u64, arbiter: bool) {
+        let Some(s) = self.nodes[node].sockets.as_mut().filter(|s| s.link == link) else {
+            return;
+        };
+        s.ready = true;
+        let early = std::mem::take(&mut s.early);
+        let (apv, features) = self.net.agreed;
+        self.step(
+            node,
+            Input::Connected {
                 peer: PEER,
-                apv: APV,
-                features: FEATURES,
-                arbiter: node == arbiter,
+                apv,
+                features,
+                arbiter,
+            },
+        );
+        for frame in early {
+            if self.nodes[node].link() == link {
+                self.receive(node, 1, frame);
+            }
+        }
+        self.receiver(node);
+    }
+
+    /// The connection breaks. The ends hear of it, or not.
+    pub fn break_link(&mut self, heard: [bool; 2]) {
+        say!(self, "the connection breaks, heard: {heard:?}");
+        for (node, heard) in heard.into_iter().enumerate() {
+            let Some(s) = self.nodes[node].sockets.as_mut() else {
+                continue;
             };
-            self.step(node, input);
+            let link = s.link;
+            if heard {
+                self.schedule(node, Duration(1), Event::Reset(link));
+            } else {
+                s.dead = true;
+            }
         }
     }
 
     pub(crate) fn close_sockets(&mut self, node: usize) {
         self.nodes[node].closing = true;
-        if let Some(s) = self.nodes[node].sockets.take() {
-            self.tell_peer_of_end(node, s.link);
+        if let Some(mut s) = self.nodes[node].sockets.take() {
+            // Answers on the meta socket still leave, if they can.
+            if s.ready && !s.dead {
+                for queued in std::mem::take(&mut s.out[1]) {
+                    let (frames, _) = self.encode(node, &queued.effect);
+                    for frame in frames {
+                        self.post(node, 1, s.link, frame);
+                    }
+                }
+            }
+            if !s.dead {
+                self.tell_peer_of_end(node, s.link);
+            }
         }
         let after = Duration(10_000 + self.rng.below(1_000_000));
         self.schedule(node, after, Event::Closed);
     }
 
     fn tell_peer_of_end(&mut self, node: usize, link: u64) {
-        let peer = 1 - node;
+        let peer = self.peer_of(node);
         let event = Event::Reset(link);
-        if self.net.up {
-            let at = self.now.plus(self.net.delay).plus(self.net.jitter);
-            let at = at
-                .max(self.net.arrival[peer][0])
-                .max(self.net.arrival[peer][1]);
-            self.schedule_at(peer, at, event);
-        } else {
+        if self.net.cut[peer] {
             self.net.held[peer].push(event);
+            return;
         }
+        let at = self.now.plus(self.net.delay[peer]).plus(self.net.jitter);
+        let at = at
+            .max(self.net.arrival[peer][0])
+            .max(self.net.arrival[peer][1]);
+        self.schedule_at(peer, at, event);
     }
 
     pub(crate) fn reset(&mut self, node: usize, link: u64) {
-        let here = self.nodes[node].sockets.as_ref().map(|s| s.link);
-        if here == Some(link) {
+        if self.nodes[node]
+            .sockets
+            .as_ref()
+            .is_some_and(|s| s.link == link && !s.dead)
+        {
             // What arrived before the end of the stream is still read; the machine learns of the
             // end all the same, and what it does not read is as if it had been lost.
-            self.lost(node, Lost::Broken);
+            if self.nodes[node].sockets.as_ref().is_some_and(|s| s.ready) {
+                self.lost(node, Lost::Broken);
+            } else {
+                self.nodes[node].sockets = None;
+                self.look_for_peer(node);
+            }
         }
     }
 
@@ -145,31 +264,48 @@ impl World {
         }
     }
 
+    /// Whether a sender has to wait: the other end does not read, or its window is full.
+    fn is_stuck(&self, node: usize, ix: usize, link: u64) -> bool {
+        let peer = self.peer_of(node);
+        let there = self.nodes[peer].sockets.as_ref().filter(|s| s.link == link);
+        let full = there.is_some_and(|s| s.inbox.len() > WINDOW);
+        let Some(s) = self.nodes[node].sockets.as_ref() else {
+            return false;
+        };
+        let lost_way = self.net.cut[peer] || s.dead || there.is_none();
+        ix == 0 && full && !lost_way || lost_way && s.out[ix].len() > WINDOW
+    }
+
     pub(crate) fn transmit(&mut self, node: usize, ix: usize, link: u64) {
-        let peer = 1 - node;
-        let peer_link = self.nodes[peer].sockets.as_ref().map(|s| s.link);
-        let full = self.nodes[peer]
-            .sockets
-            .as_ref()
-            .is_some_and(|s| s.inbox.len() > WINDOW);
-        let Some(s) = self.nodes[node].sockets.as_mut() else {
+        let stuck = self.is_stuck(node, ix, link);
+        let now = self.now;
+        let patience = Duration::tenths(self.knobs.timeout);
+        let Some(s) = self.nodes[node].sockets.as_mut().filter(|s| s.link == link) else {
             return;
         };
-        if s.link != link {
+        if stuck {
+            let since = *s.stuck[ix].get_or_insert(now);
+            let tell = now.since(since) >= patience;
+            if tell {
+                s.stuck[ix] = Some(now);
+            }
+            self.schedule(node, Duration::millis(2), Event::Transmit(ix, link));
+            if tell {
+                self.step(node, Input::SendStalled { peer: PEER });
+            }
             return;
         }
-        let alive = self.net.up && peer_link == Some(link);
-        if ix == 0 && full && alive || !self.net.up && s.out[ix].len() > WINDOW {
-            self.schedule(node, Duration::millis(1), Event::Transmit(ix, link));
-            return;
-        }
+        s.stuck[ix] = None;
+        let dead = s.dead;
         let Some(queued) = s.out[ix].pop_front() else {
             s.busy[ix] = false;
             return;
         };
         let (frames, cost) = self.encode(node, &queued.effect);
         for frame in frames {
-            self.post(node, ix, link, frame);
+            if !dead {
+                self.post(node, ix, link, frame);
+            }
         }
         self.schedule(node, cost, Event::Transmit(ix, link));
         if queued.token.0 != 0 {
@@ -179,14 +315,14 @@ impl World {
     }
 
     fn post(&mut self, node: usize, ix: usize, link: u64, frame: Frame) {
-        let peer = 1 - node;
+        let peer = self.peer_of(node);
         let event = Event::Deliver(ix, link, frame);
-        if !self.net.up {
+        if self.net.cut[peer] {
             self.net.held[peer].push(event);
             return;
         }
         let jitter = self.rng.below(self.net.jitter.0 + 1);
-        let at = self.now.plus(self.net.delay).plus(Duration(jitter));
+        let at = self.now.plus(self.net.delay[peer]).plus(Duration(jitter));
         let at = at.max(self.net.arrival[peer][ix].plus(Duration(1)));
         self.net.arrival[peer][ix] = at;
         self.schedule_at(peer, at, event);
@@ -208,11 +344,14 @@ impl World {
             Payload::None => Vec::new(),
             Payload::App {
                 app: AppId(app), ..
-            } => match n.apps.get(app) {
+            } => match n.apps.get(u64::from(*app)) {
                 Some(app) => app.pages.clone(),
-                None => self.fail("a packet refers to an I/O that is over"),
+                None => self.violated("packets have their data", "their I/O is over"),
             },
-            Payload::Buf(BufId(buf)) => n.bufs[buf].clone(),
+            Payload::Buf(BufId(buf)) => match n.bufs.get(u64::from(*buf)) {
+                Some(data) => data.clone(),
+                None => self.violated("packets have their data", "their buffer is freed"),
+            },
             Payload::Bitmap { vol } => {
                 let mut frames = Vec::new();
                 let mut buf = [0; 4096];
@@ -228,29 +367,31 @@ impl World {
         };
         let mut buf = [0; 4096];
         let payload_len = saturate_u32(data.len() as u64 * 512);
-        let len = packet.encode(APV, FEATURES, Vnr(*vnr), payload_len, &mut buf);
+        let (apv, features) = self.net.agreed;
+        let len = packet.encode(apv, features, Vnr(*vnr), payload_len, &mut buf);
         let frame = Frame {
             bytes: buf[..len].to_vec(),
             data,
         };
-        // 1 GB/s.
-        let cost = Duration(500 + u64::from(payload_len));
+        let cost = Duration(500 + u64::from(payload_len) * self.net.byte);
         (vec![frame], cost)
     }
 
     pub(crate) fn deliver(&mut self, node: usize, ix: usize, link: u64, frame: Frame) {
         let n = &mut self.nodes[node];
         match n.sockets.as_mut() {
+            Some(s) if s.link == link && s.dead => {}
             Some(s) if s.link == link && ix == 0 => {
                 s.inbox.push_back(frame);
                 self.receiver(node);
             }
+            Some(s) if s.link == link && !s.ready => s.early.push_back(frame),
             Some(s) if s.link == link => self.receive(node, ix, frame),
             _ => {
                 // Nobody listens: the other end hears of it.
-                let peer = 1 - node;
-                if self.net.up {
-                    self.schedule(peer, self.net.delay, Event::Reset(link));
+                let peer = self.peer_of(node);
+                if !self.net.cut[peer] {
+                    self.schedule(peer, self.net.delay[peer], Event::Reset(link));
                 }
             }
         }
@@ -262,22 +403,23 @@ impl World {
             0 => Socket::Data,
             _ => Socket::Meta,
         };
-        let Ok(header) = Header::decode(APV, &frame.bytes) else {
-            self.fail("a header that can not be read");
+        let (apv, features) = self.net.agreed;
+        let read = || -> Result<_, String> {
+            let header = Header::decode(apv, &frame.bytes).map_err(|e| format!("{e:?}"))?;
+            let command = Command::from_number(header.command).ok_or("no such command")?;
+            let wrong = |e| format!("{command:?} of {} bytes: {e:?}", header.length);
+            let split = command
+                .check_length(on, header.length, features)
+                .map_err(wrong)?;
+            let rest = &frame.bytes[header.header_len..];
+            let fixed = (split.body as usize).min(rest.len());
+            let (fixed, more) = rest.split_at(fixed);
+            let packet = Packet::decode(&header, fixed, apv).map_err(wrong)?;
+            Ok((header, packet, more))
         };
-        let Some(command) = Command::from_number(header.command) else {
-            self.fail("a command that nobody knows");
-        };
-        let split = match command.check_length(on, header.length, FEATURES) {
-            Ok(split) => split,
-            Err(why) => self.fail(&format!("{command:?} of {} bytes: {why:?}", header.length)),
-        };
-        let rest = &frame.bytes[header.header_len..];
-        let fixed = (split.body as usize).min(rest.len());
-        let (fixed, more) = rest.split_at(fixed);
-        let packet = match Packet::decode(&header, fixed, APV) {
-            Ok(packet) => packet,
-            Err(why) => self.fail(&format!("{command:?}: {why:?}")),
+        let (header, packet, more) = match read() {
+            Ok(found) => found,
+            Err(why) => self.violated("packets can be read", &why),
         };
         let n = &mut self.nodes[node];
         let Some(res) = n.res.as_ref() else { return };
@@ -285,18 +427,21 @@ impl World {
         match res.payload(&header, &packet) {
             PayloadPlan::None | PayloadPlan::Body { .. } => {}
             PayloadPlan::Buffer { bytes, .. } => {
-                assert_eq!(bytes as usize, frame.data.len() * 512);
+                if bytes as usize != frame.data.len() * 512 {
+                    self.violated("packets can be read", &format!("{packet:?}: {bytes} bytes"));
+                }
                 buf = Some(n.buffer(frame.data));
             }
             PayloadPlan::App {
                 app: AppId(app), ..
             } => {
-                if let Some(app) = n.apps.get_mut(&app) {
+                if let Some(app) = n.apps.get_mut(u64::from(app)) {
                     app.pages = frame.data;
                 }
             }
             PayloadPlan::Violation => {
-                self.note(format!("n{node} does not want {packet:?}"));
+                say!(self, "n{node} does not want {packet:?}");
+                self.stats.unwanted += 1;
                 self.lost(node, Lost::Protocol);
                 return;
             }

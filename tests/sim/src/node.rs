@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One node: the machine, its disk, and what the kernel would keep for it.
+//! One node: the machine, its disk, its clock, and what the kernel would keep for it.
 
 use crate::disk::Disk;
+use crate::jobs::Job;
+use crate::queue::Table;
 use crate::rng::Rng;
 use drbd_core::node::{
     AppIo, BufId, Effect, Host, IoToken, Resource, SendToken, Sock, Store, MAX_EFFECTS,
 };
+use drbd_core::state::State;
 use drbd_core::time::Instant;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Storage of the machine on the host.
 pub struct VecStore;
@@ -23,7 +26,7 @@ pub type Machine = Resource<VecStore>;
 
 /// What an effect-emitting step sees.
 pub struct SimHost<'a> {
-    /// Virtual time.
+    /// Time by the node's own clock.
     pub now: Instant,
     /// Randomness of the machine.
     pub rng: &'a mut Rng,
@@ -50,6 +53,35 @@ impl Host for SimHost<'_> {
     }
 }
 
+/// A clock that starts somewhere and runs fast or slow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// What it shows at the beginning.
+    pub offset: u64,
+    /// How much it is fast, in millionths.
+    pub ppm: i64,
+}
+
+impl Clock {
+    /// What it shows at a moment of the world.
+    pub fn shows(&self, world: Instant) -> Instant {
+        let drift = world.0 as i64 * self.ppm / 1_000_000;
+        Instant(world.0.saturating_add_signed(drift) + self.offset)
+    }
+
+    /// The first moment of the world at which it shows `local` or more.
+    pub fn reaches(&self, local: Instant) -> Instant {
+        let span = u128::from(local.0.saturating_sub(self.offset)) * 1_000_000;
+        let guess = (span / (1_000_000 + self.ppm) as u128) as u64;
+        // Rounded down twice.
+        let mut at = Instant(guess.saturating_sub(2));
+        while self.shows(at) < local {
+            at.0 += 1;
+        }
+        at
+    }
+}
+
 /// An application's I/O.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -59,6 +91,10 @@ pub struct App {
     pub tag: u64,
     /// Contents of its pages.
     pub pages: Vec<u64>,
+    /// The connection of the node when it was submitted; 0: none.
+    pub link: u64,
+    /// Whether the disks were UpToDate then.
+    pub good: bool,
 }
 
 /// A packet on the wire: header, fixed part and control bytes as bytes, data as tags.
@@ -97,12 +133,35 @@ pub struct InFlight {
 pub struct Sockets {
     /// Which connection this end belongs to.
     pub link: u64,
+    /// The machine knows of it; until then packets wait.
+    pub ready: bool,
+    /// Nothing gets through any more, and this end does not know (half-open).
+    pub dead: bool,
     /// Queues of sender and asender.
     pub out: [VecDeque<Queued>; 2],
     /// A transmission is scheduled.
     pub busy: [bool; 2],
+    /// Since when a sender does not get on, world time.
+    pub stuck: [Option<Instant>; 2],
     /// Received and not yet taken, data socket.
     pub inbox: VecDeque<Frame>,
+    /// Received before the machine knew, meta socket.
+    pub early: VecDeque<Frame>,
+}
+
+/// What is wrong with a node for a while.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble {
+    /// So many of the next I/Os fail: reads, writes, metadata.
+    pub eio: [u32; 3],
+    /// I/O that begins before this moment ends after it.
+    pub stalled_until: Instant,
+    /// One I/O in so many takes seconds; 0: none.
+    pub slow: u64,
+    /// The receiver takes nothing off its sockets before this moment.
+    pub deaf_until: Instant,
+    /// How helpers behave, see [`crate::jobs::helper`].
+    pub helpers: u32,
 }
 
 /// A node.
@@ -111,18 +170,20 @@ pub struct Node {
     pub res: Option<Machine>,
     /// Its backing device.
     pub disk: Disk,
+    /// Its clock.
+    pub clock: Clock,
     /// Counts boots.
     pub life: u64,
     /// Randomness of its machine.
     pub rng: Rng,
     /// Buffers that travel between disk and peer.
-    pub bufs: HashMap<u32, Vec<u64>>,
+    pub bufs: Table<Vec<u64>>,
     /// The next buffer's number.
     pub next_buf: u32,
     /// Applications' I/O under way.
-    pub apps: HashMap<u32, App>,
+    pub apps: Table<App>,
     /// Writes on their way to the disk.
-    pub writes: HashMap<u64, InFlight>,
+    pub writes: Table<InFlight>,
     /// The receiver thread runs.
     pub receiver: bool,
     /// Established sockets.
@@ -131,14 +192,30 @@ pub struct Node {
     pub closing: bool,
     /// It will look for its peer.
     pub dancing: bool,
-    /// When the next tick is scheduled.
+    /// When the next tick is scheduled, and its number.
     pub tick_at: Option<Instant>,
-    /// Answers to administrators.
-    pub answers: HashMap<u32, i32>,
+    /// The number of the tick that counts.
+    pub tick_nr: u64,
+    /// Answers to administrators: request, code.
+    pub answers: Table<i32>,
+    /// What administrators want one after the other.
+    pub jobs: VecDeque<Job>,
+    /// The request that is being worked on.
+    pub job: Option<u32>,
+    /// The machine has its disk.
+    pub attached: bool,
+    /// Applications have the device open.
+    pub opened: bool,
     /// The device is writable.
     pub writable: bool,
     /// Bits that the last resync began with.
     pub resynced: u64,
+    /// The state of the volume as last reported.
+    pub state: State,
+    /// What is wrong with it.
+    pub trouble: Trouble,
+    /// Spare room for effects.
+    pub spare: Vec<Effect>,
 }
 
 impl Node {
@@ -147,20 +224,29 @@ impl Node {
         Node {
             res: None,
             disk,
+            clock: Clock::default(),
             life: 0,
             rng,
-            bufs: HashMap::new(),
+            bufs: Table::default(),
             next_buf: 1,
-            apps: HashMap::new(),
-            writes: HashMap::new(),
+            apps: Table::default(),
+            writes: Table::default(),
             receiver: false,
             sockets: None,
             closing: false,
             dancing: false,
             tick_at: None,
-            answers: HashMap::new(),
+            tick_nr: 0,
+            answers: Table::default(),
+            jobs: VecDeque::new(),
+            job: None,
+            attached: false,
+            opened: false,
             writable: false,
             resynced: 0,
+            state: State::INITIAL,
+            trouble: Trouble::default(),
+            spare: Vec::with_capacity(MAX_EFFECTS),
         }
     }
 
@@ -168,20 +254,27 @@ impl Node {
     pub fn buffer(&mut self, data: Vec<u64>) -> BufId {
         let id = self.next_buf;
         self.next_buf = self.next_buf.wrapping_add(1);
-        self.bufs.insert(id, data);
+        self.bufs.insert(u64::from(id), data);
         BufId(id)
     }
 
-    /// The power fails: whatever was not on the medium is at risk.
-    pub fn power_fails(&mut self, rng: &mut Rng) {
-        let mut writes: Vec<_> = self.writes.drain().collect();
+    /// The power fails: whatever was not on the medium is at risk. Returns the data sectors that
+    /// do not say any more what they said.
+    pub fn power_fails(&mut self, rng: &mut Rng) -> Vec<u32> {
+        let mut writes = self.writes.drain();
         writes.sort_by_key(|(token, _)| *token);
         for (_, w) in writes {
             if rng.percent(50) {
                 self.land(w, false);
             }
         }
-        self.disk.power_fails(rng);
+        let lost = self.disk.power_fails(rng);
+        self.switched_off();
+        lost
+    }
+
+    /// The machine is gone.
+    pub fn switched_off(&mut self) {
         self.res = None;
         self.life += 1;
         self.bufs.clear();
@@ -191,8 +284,14 @@ impl Node {
         self.closing = false;
         self.dancing = false;
         self.tick_at = None;
+        self.attached = false;
+        self.opened = false;
         self.writable = false;
         self.answers.clear();
+        self.jobs.clear();
+        self.job = None;
+        self.state = State::INITIAL;
+        self.trouble.deaf_until = Instant(0);
     }
 
     /// A write reaches the disk.
@@ -203,6 +302,11 @@ impl Node {
         } else {
             self.disk.write_bytes(w.start, &w.bytes, fua);
         }
+    }
+
+    /// The connection this node believes in; 0: none.
+    pub fn link(&self) -> u64 {
+        self.sockets.as_ref().map_or(0, |s| s.link)
     }
 
     /// The index of a socket's queue.
@@ -216,5 +320,29 @@ impl Node {
     /// The key of a write in flight.
     pub fn key(io: IoToken) -> u64 {
         io.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_never_asked_too_early() {
+        for ppm in [-100_000, -17, 0, 3, 100_000] {
+            let clock = Clock {
+                offset: 77_000_123,
+                ppm,
+            };
+            for local in [77_000_123, 80_000_000, 5_000_000_001, 900_000_000_777u64] {
+                let at = clock.reaches(Instant(local));
+                assert!(clock.shows(at) >= Instant(local), "{ppm} {local}");
+                let before = Instant(at.0.saturating_sub(2));
+                assert!(
+                    at.0 < 2 || clock.shows(before) < Instant(local),
+                    "{ppm} {local}"
+                );
+            }
+        }
     }
 }

@@ -1,146 +1,190 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The world: two nodes, the clock, and what happens in between.
+//! The world: nodes, the clock, and what happens in between.
 //!
 //! Effects of a step are carried out after it, as in the kernel; whatever takes time becomes an
 //! event. Invariant: the same seed and the same calls give the same run.
 
 use crate::disk::Disk;
 use crate::drbdmeta;
-use crate::node::{App, InFlight, Node, SimHost};
-use crate::oracle::Oracle;
+use crate::knobs::Knobs;
+use crate::net::Network;
+use crate::node::{Frame, Node, SimHost};
+use crate::queue::Queue;
 use crate::rng::Rng;
+use crate::stats::Stats;
+use crate::truth::Truth;
 use drbd_core::node::{
-    AppId, AppIo, AppOp, AppResult, BufId, Data, Effect, HelperId, Input, IoError, IoFlags,
-    IoToken, LocalOp, Lost, MetaOp, Note, PeerIx, Progress, ReceiverWish, VolIx, PEER,
+    AppId, AppResult, BufId, Effect, HelperId, Input, IoToken, LocalOp, Lost, MetaOp, Note,
+    Progress, ReceiverWish, VolIx, PEER,
 };
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{Sector, SectorRange, Sectors};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
 /// The volume of all tests.
 pub const VOL: VolIx = VolIx(0);
 
 /// Lines of the trace that are kept.
-const TRACE: usize = 4000;
+const TRACE: usize = 20_000;
+
+/// Adds a line to the trace, if there is one.
+macro_rules! say {
+    ($w:expr, $($text:tt)*) => {
+        if $w.tracing {
+            let line = format!($($text)*);
+            $w.note(line);
+        }
+    };
+}
+pub(crate) use say;
 
 /// Something that will happen.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The machine asked to be called.
-    Tick,
+    /// The machine asked to be called; only the last such request counts.
+    Tick(u64),
     /// A local I/O is over.
-    LocalDone(IoToken, LocalOp, SectorRange, Data, bool),
+    LocalDone {
+        /// Which.
+        io: IoToken,
+        /// What it was.
+        op: LocalOp,
+        /// Where.
+        range: SectorRange,
+        /// With which data.
+        data: drbd_core::node::Data,
+    },
     /// A metadata I/O is over.
-    MetaDone(IoToken, MetaOp, Sector, u32),
+    MetaDone {
+        /// Which.
+        io: IoToken,
+        /// What it was.
+        op: MetaOp,
+        /// Where.
+        sector: Sector,
+        /// How much.
+        bytes: u32,
+    },
     /// A helper is back.
-    HelperDone(HelperId),
+    HelperDone(HelperId, u8),
     /// The sender of a socket (0 data, 1 meta) of a connection may go on.
     Transmit(usize, u64),
     /// A packet of a socket of a connection arrives.
-    Deliver(usize, u64, crate::node::Frame),
+    Deliver(usize, u64, Frame),
+    /// The machine hears that this connection stands.
+    Ready(u64, bool),
     /// The peer's end of this connection was closed.
     Reset(u64),
     /// The sockets are closed.
     Closed,
-    /// Both receivers look for each other.
+    /// This node looks for its peer.
     Dance,
+    /// The receiver may go on.
+    Wake,
+    /// An application goes on: I/Os left, pause between them in ns, mix.
+    Work(u32, u64, u32),
 }
 
-/// The network between the nodes.
-#[derive(Clone, Debug)]
-pub struct Network {
-    /// Packets pass.
-    pub up: bool,
-    /// Least time on the way.
-    pub delay: Duration,
-    /// Random time on top.
-    pub jitter: Duration,
-    /// Earliest arrival of the next packet, by receiver and socket: packets do not overtake.
-    pub arrival: [[Instant; 2]; 2],
-    /// Held back while the network is cut, by receiver.
-    pub held: [Vec<Event>; 2],
-    /// Number of the last connection.
-    pub links: u64,
+/// What a run that went wrong leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The property that does not hold, or where the code gave up.
+    pub oracle: String,
+    /// What was found.
+    pub why: String,
 }
 
 /// Everything.
 pub struct World {
     /// The nodes.
-    pub nodes: [Node; 2],
+    pub nodes: Vec<Node>,
     /// Virtual time.
     pub now: Instant,
     /// Randomness of everything outside of the machines.
     pub rng: Rng,
     /// The network.
     pub net: Network,
-    /// What applications were told.
-    pub oracle: Oracle,
-    events: BinaryHeap<Reverse<(u64, u64)>>,
-    what: BTreeMap<u64, (usize, u64, Event)>,
-    seq: u64,
-    next_app: u32,
-    next_tag: u64,
+    /// What applications were told, and what disks owe.
+    pub truth: Truth,
+    /// What administrators configure, and how the world is.
+    pub knobs: Knobs,
+    /// What happened, in numbers.
+    pub stats: Box<Stats>,
+    pub(crate) events: Queue<(usize, u64, Event)>,
+    pub(crate) next_app: u32,
+    pub(crate) next_tag: u64,
     trace: VecDeque<String>,
-    /// Completed I/O of applications: node, id, result.
-    pub completed: Vec<(usize, AppId, AppResult)>,
-    /// Steps taken.
-    pub steps: u64,
-    /// What administrators configure.
-    pub options: crate::admin::Options,
+    /// A trace is kept.
+    pub tracing: bool,
+    /// Every effect goes into the trace.
+    pub verbose: bool,
+    /// Completed I/O of applications: node, id, result; if somebody wants to know.
+    pub completed: Option<Vec<(usize, AppId, AppResult)>>,
     /// Size of the device as last announced.
     pub last_size: Sectors,
     /// Requests of administrators made so far.
     pub(crate) next_op: u32,
+    /// Cuts that end at some moment: when, what leads to which node.
+    pub(crate) healing: Vec<(Instant, usize)>,
     seed: u64,
-    /// Some I/O of disks takes seconds.
-    pub stalls: bool,
-    /// Every effect goes into the trace (`SIM_VERBOSE` in the environment).
-    verbose: bool,
 }
 
 impl World {
-    /// Two fresh nodes with disks of `size` sectors, switched off.
+    /// Two fresh nodes with disks of `size` sectors, switched off; with a trace.
     pub fn new(seed: u64, size: Sectors) -> World {
+        let mut knobs = Knobs::plain();
+        knobs.size = size.0;
+        let mut w = World::with(seed, knobs);
+        w.tracing = true;
+        w.verbose = std::env::var_os("SIM_VERBOSE").is_some();
+        w
+    }
+
+    /// Two fresh nodes in a world of this kind, switched off; without a trace.
+    pub fn with(seed: u64, knobs: Knobs) -> World {
         let mut rng = Rng::new(seed);
-        let mut node = |n: u64| {
-            let disk = drbdmeta::create_md(size, rng.bits() | 1);
-            Node::new(disk, Rng::new(seed ^ (n << 32)))
-        };
-        let nodes = [node(1), node(2)];
+        let mut nodes = Vec::new();
+        for n in 0..2u64 {
+            let mut disk = drbdmeta::create_md(Sectors(knobs.size), rng.bits() | 1);
+            disk.volatile = knobs.cache != 0;
+            let mut node = Node::new(disk, Rng::new(seed ^ ((n + 1) << 32)));
+            node.clock = knobs.clock(n as usize);
+            nodes.push(node);
+        }
         World {
+            truth: Truth::new(nodes.len(), knobs.size as usize),
             nodes,
             now: Instant(1_000_000_000),
             rng,
-            net: Network {
-                up: true,
-                delay: Duration(50_000),
-                jitter: Duration(100_000),
-                arrival: [[Instant(0); 2]; 2],
-                held: [Vec::new(), Vec::new()],
-                links: 0,
-            },
-            oracle: Oracle::default(),
-            events: BinaryHeap::new(),
-            what: BTreeMap::new(),
-            seq: 0,
+            net: Network::new(&knobs),
+            knobs,
+            stats: Box::default(),
+            events: Queue::default(),
             next_app: 1,
             next_tag: 1 << 12,
             trace: VecDeque::new(),
-            completed: Vec::new(),
-            steps: 0,
-            options: crate::admin::Options::default(),
+            tracing: false,
+            verbose: false,
+            completed: None,
             last_size: Sectors(0),
             next_op: 1,
-            stalls: false,
-            verbose: std::env::var_os("SIM_VERBOSE").is_some(),
+            healing: Vec::new(),
             seed,
         }
     }
 
+    /// The node at the other end of the only connection of a node.
+    pub fn peer_of(&self, node: usize) -> usize {
+        1 - node
+    }
+
     /// Adds a line to the trace.
     pub fn note(&mut self, line: String) {
+        // Who repeats himself is cut short.
+        if self.trace.back().is_some_and(|last| last.ends_with(&line)) {
+            return;
+        }
         if self.trace.len() == TRACE {
             self.trace.pop_front();
         }
@@ -149,7 +193,20 @@ impl World {
         self.trace.push_back(format!("{s:4}.{us:06} {line}"));
     }
 
-    /// Prints the trace and fails.
+    /// The trace so far.
+    pub fn trace(&self) -> impl Iterator<Item = &str> {
+        self.trace.iter().map(String::as_str)
+    }
+
+    /// Ends the run: a property does not hold.
+    pub fn violated(&mut self, oracle: &str, why: &str) -> ! {
+        let oracle = oracle.to_string();
+        say!(self, "VIOLATED {oracle}: {why}");
+        let why = why.to_string();
+        std::panic::panic_any(Violation { oracle, why })
+    }
+
+    /// Prints the trace and fails, for tests that tell a story.
     pub fn fail(&mut self, why: &str) -> ! {
         for line in &self.trace {
             eprintln!("{line}");
@@ -163,10 +220,8 @@ impl World {
     }
 
     pub(crate) fn schedule_at(&mut self, node: usize, at: Instant, event: Event) {
-        self.seq += 1;
         let life = self.nodes[node].life;
-        self.events.push(Reverse((at.0, self.seq)));
-        self.what.insert(self.seq, (node, life, event));
+        self.events.push(at, (node, life, event));
     }
 
     /// Lets `span` pass.
@@ -189,35 +244,62 @@ impl World {
 
     /// One event, if there is one before `end`.
     pub fn next_before(&mut self, end: Instant) -> bool {
-        match self.events.peek() {
-            Some(Reverse((at, _))) if *at <= end.0 => {}
-            _ => return false,
+        let next = self.events.next_at();
+        if let Some(ix) = self
+            .healing
+            .iter()
+            .position(|(at, _)| next.is_none_or(|n| *at <= n))
+        {
+            if self.healing[ix].0 <= end {
+                let (at, node) = self.healing.swap_remove(ix);
+                self.now = at.max(self.now);
+                self.cut(node, false);
+                return true;
+            }
         }
-        let Some(Reverse((at, seq))) = self.events.pop() else {
+        if next.is_none_or(|at| at > end) {
+            return false;
+        }
+        let Some((at, (node, life, event))) = self.events.pop() else {
             return false;
         };
-        self.now = Instant(at.max(self.now.0));
-        if let Some((node, life, event)) = self.what.remove(&seq) {
-            if life == self.nodes[node].life {
-                self.happen(node, event);
-            }
+        self.now = at.max(self.now);
+        if life == self.nodes[node].life {
+            self.happen(node, event);
         }
         true
     }
 
     fn happen(&mut self, node: usize, event: Event) {
+        if let Event::Tick(nr) = event {
+            if nr != self.nodes[node].tick_nr {
+                return;
+            }
+        }
+        self.stats.events += 1;
         match event {
-            Event::Tick => {
+            Event::Tick(_) => {
                 self.nodes[node].tick_at = None;
                 self.step(node, Input::Tick);
             }
-            Event::LocalDone(io, op, range, data, flush) => {
-                self.local_done(node, io, op, range, data, flush);
+            Event::LocalDone {
+                io,
+                op,
+                range,
+                data,
+            } => self.local_done(node, io, op, range, data),
+            Event::MetaDone {
+                io,
+                op,
+                sector,
+                bytes,
+            } => {
+                self.meta_done(node, io, op, sector, bytes);
             }
-            Event::MetaDone(io, op, sector, bytes) => self.meta_done(node, io, op, sector, bytes),
-            Event::HelperDone(id) => self.step(node, Input::HelperDone { id, code: 0 }),
+            Event::HelperDone(id, code) => self.step(node, Input::HelperDone { id, code }),
             Event::Transmit(sock, link) => self.transmit(node, sock, link),
             Event::Deliver(sock, link, frame) => self.deliver(node, sock, link, frame),
+            Event::Ready(link, arbiter) => self.link_ready(node, link, arbiter),
             Event::Reset(link) => self.reset(node, link),
             Event::Closed => {
                 self.nodes[node].closing = false;
@@ -225,6 +307,8 @@ impl World {
                 self.look_for_peer(node);
             }
             Event::Dance => self.dance(node),
+            Event::Wake => self.receiver(node),
+            Event::Work(left, pause, mix) => self.work(node, left, pause, mix),
         }
     }
 
@@ -232,21 +316,25 @@ impl World {
     pub fn step(&mut self, node: usize, input: Input<'_>) {
         let mut input = input;
         for round in 0.. {
-            assert!(round < 200_000, "the machine never comes to rest");
-            let now = self.now;
+            if round >= 3000 {
+                self.violated(
+                    "a machine comes to rest",
+                    "it wants one step after the other",
+                );
+            }
             let n = &mut self.nodes[node];
+            let now = n.clock.shows(self.now);
             let Some(res) = n.res.as_mut() else { return };
-            let mut host = SimHost {
-                now,
-                rng: &mut n.rng,
-                effects: Vec::new(),
-            };
+            let effects = std::mem::take(&mut n.spare);
+            let rng = &mut n.rng;
+            let mut host = SimHost { now, rng, effects };
             let progress = res.step(input, &mut host);
-            let effects = host.effects;
-            self.steps += 1;
-            for effect in effects {
+            let mut effects = host.effects;
+            self.stats.steps += 1;
+            for effect in effects.drain(..) {
                 self.carry_out(node, effect);
             }
+            self.nodes[node].spare = effects;
             match progress {
                 Progress::Idle => break,
                 Progress::More => input = Input::Tick,
@@ -265,18 +353,27 @@ impl World {
 
     /// Timer and receiver, after a step.
     fn settle(&mut self, node: usize) {
-        let now = self.now;
         let n = &mut self.nodes[node];
+        let now = n.clock.shows(self.now);
         let Some(res) = n.res.as_ref() else { return };
         if let Some(at) = res.deadline() {
-            // Otherwise whoever drives the machine would tick for ever and see to nothing else.
-            assert!(at > now, "idle, yet due at {at:?}, and it is {now:?}");
+            if at <= now {
+                // Whoever drives the machine would tick for ever and see to nothing else.
+                let why = format!("n{node} is idle, yet due at {at:?}, and it is {now:?}");
+                self.violated("an idle machine waits for the future", &why);
+            }
             if n.tick_at.is_none_or(|t| at < t) {
                 n.tick_at = Some(at);
-                self.schedule_at(node, at, Event::Tick);
+                n.tick_nr += 1;
+                let nr = n.tick_nr;
+                let at = n.clock.reaches(at);
+                self.schedule_at(node, at, Event::Tick(nr));
             }
         }
         self.receiver(node);
+        if !self.nodes[node].jobs.is_empty() {
+            self.next_job(node);
+        }
     }
 
     /// Lets the receiver do what it may. The step for a packet comes back here for the next one.
@@ -291,8 +388,11 @@ impl World {
                 self.step(node, Input::ReceiverGone { peer: PEER });
             }
             ReceiverWish::Run => {
-                let inbox = n.sockets.as_mut().map(|s| &mut s.inbox);
-                if let Some(frame) = inbox.and_then(VecDeque::pop_front) {
+                if n.trouble.deaf_until > self.now {
+                    return;
+                }
+                let sockets = n.sockets.as_mut().filter(|s| s.ready);
+                if let Some(frame) = sockets.and_then(|s| s.inbox.pop_front()) {
                     self.receive(node, 0, frame);
                 }
             }
@@ -302,7 +402,7 @@ impl World {
 
     fn carry_out(&mut self, node: usize, effect: Effect) {
         if self.verbose {
-            self.note(format!("n{node} {effect:?}"));
+            say!(self, "n{node} {effect:?}");
         }
         match effect {
             Effect::Send { .. } => self.enqueue(node, effect),
@@ -313,7 +413,9 @@ impl World {
                 flags,
                 data,
                 ..
-            } => self.submit_local(node, io, op, range, flags, data),
+            } => {
+                self.submit_local(node, io, op, range, flags, data);
+            }
             Effect::Meta {
                 io,
                 op,
@@ -321,11 +423,14 @@ impl World {
                 bytes,
                 flags,
                 ..
-            } => self.submit_meta(node, io, op, sector, bytes, flags),
+            } => {
+                self.submit_meta(node, io, op, sector, bytes, flags);
+            }
             Effect::Complete { app, result } => self.complete(node, app, result),
             Effect::Free(BufId(buf)) => {
-                let was = self.nodes[node].bufs.remove(&buf);
-                assert!(was.is_some(), "buffer freed twice");
+                if self.nodes[node].bufs.remove(u64::from(buf)).is_none() {
+                    self.violated("buffers are freed once", &format!("n{node} buffer {buf}"));
+                }
             }
             Effect::StartReceiver { .. } => {
                 self.nodes[node].receiver = true;
@@ -342,214 +447,38 @@ impl World {
             Effect::DropBacking { vol } => {
                 if let Some(res) = self.nodes[node].res.as_mut() {
                     let _ = res.take_backing(vol);
+                    self.nodes[node].attached = false;
                 }
             }
-            Effect::Helper { id, command, .. } => {
-                self.note(format!("n{node} helper {}", command.name()));
-                self.schedule(node, Duration::millis(1), Event::HelperDone(id));
-            }
+            Effect::Helper { id, command, .. } => self.helper(node, id, command),
             Effect::AdminDone { op, code, .. } => {
-                self.note(format!("n{node} answers {} with {code}", op.0));
-                self.nodes[node].answers.insert(op.0, code);
+                say!(self, "n{node} answers {} with {code}", op.0);
+                self.answered(node, op.0, code);
             }
+            Effect::StateChanged {
+                vol: Some(_),
+                old,
+                new,
+            } => self.state_changed(node, old, new),
             Effect::StateChanged { .. } | Effect::SyncProgress { .. } => {}
             Effect::Log { note, .. } => {
-                if let Note::ResyncBegins { bits, .. } = note {
-                    self.nodes[node].resynced = bits;
-                }
-                self.note(format!("n{node} {note}"));
+                say!(self, "n{node} {note}");
+                self.noted(node, note);
             }
         }
     }
 
-    /// Most I/O is quick, some is not: one in 64 takes up to eight seconds, longer than anything
-    /// that the machine puts off.
-    fn latency(&mut self) -> Duration {
-        if self.stalls && self.rng.below(64) == 0 {
-            return Duration(self.rng.below(8_000_000_000));
-        }
-        Duration(20_000 + self.rng.below(200_000))
-    }
-
-    fn submit_local(
-        &mut self,
-        node: usize,
-        io: IoToken,
-        op: LocalOp,
-        range: SectorRange,
-        flags: IoFlags,
-        data: Data,
-    ) {
-        let n = &mut self.nodes[node];
-        if op == LocalOp::Flush || flags.preflush {
-            // What was completed before is durable at the latest when the flush is answered.
-            n.disk.flush();
-        }
-        let tags = match (op, data) {
-            (LocalOp::Write, Data::App(AppId(app))) => n.apps[&app].pages.clone(),
-            (LocalOp::Write, Data::Buf(BufId(buf))) => n.bufs[&buf].clone(),
-            (LocalOp::Discard | LocalOp::ZeroOut { .. }, _) => vec![0; range.len.0 as usize],
-            _ => Vec::new(),
-        };
-        if !tags.is_empty() {
-            assert_eq!(tags.len() as u64, range.len.0, "payload of a local write");
-            let write = InFlight {
-                start: range.start,
-                tags,
-                bytes: Vec::new(),
-                fua: flags.fua,
-            };
-            let was = n.writes.insert(Node::key(io), write);
-            assert!(was.is_none(), "token {io:?} used twice");
-        }
-        let after = self.latency();
-        let wrote = op == LocalOp::Write || range.len.0 > 0 && op != LocalOp::Read;
-        self.schedule(node, after, Event::LocalDone(io, op, range, data, wrote));
-    }
-
-    fn local_done(
-        &mut self,
-        node: usize,
-        io: IoToken,
-        op: LocalOp,
-        range: SectorRange,
-        data: Data,
-        wrote: bool,
-    ) {
-        let n = &mut self.nodes[node];
-        let mut buf = None;
-        if wrote {
-            let w = n.writes.remove(&Node::key(io)).expect("a write in flight");
-            n.land(w, true);
-        } else if op == LocalOp::Read {
-            let tags = n.disk.read(range);
-            match data {
-                Data::App(AppId(app)) => {
-                    if let Some(app) = n.apps.get_mut(&app) {
-                        app.pages = tags;
-                    }
-                }
-                Data::Fresh => buf = Some(n.buffer(tags)),
-                Data::None | Data::Buf(_) => panic!("a read into nowhere"),
-            }
-        }
-        let result = Ok(());
-        self.step(node, Input::LocalDone { io, buf, result });
-    }
-
-    fn submit_meta(
-        &mut self,
-        node: usize,
-        io: IoToken,
-        op: MetaOp,
-        sector: Sector,
-        bytes: u32,
-        flags: IoFlags,
-    ) {
-        let n = &mut self.nodes[node];
-        if flags.preflush {
-            n.disk.flush();
-        }
-        if !matches!(op, MetaOp::ReadBitmap { .. }) {
-            let mut page = [0; 4096];
-            if let Some(res) = n.res.as_mut() {
-                res.fill_page(io, &mut page);
-            }
-            let write = InFlight {
-                start: sector,
-                tags: Vec::new(),
-                bytes: page[..bytes as usize].to_vec(),
-                fua: flags.fua,
-            };
-            let was = n.writes.insert(Node::key(io), write);
-            assert!(was.is_none(), "token {io:?} used twice");
-        }
-        let after = self.latency();
-        self.schedule(node, after, Event::MetaDone(io, op, sector, bytes));
-    }
-
-    fn meta_done(&mut self, node: usize, io: IoToken, op: MetaOp, sector: Sector, bytes: u32) {
-        let n = &mut self.nodes[node];
-        let mut page = [0; 4096];
-        let read = matches!(op, MetaOp::ReadBitmap { .. });
-        if read {
-            let found = n.disk.read_bytes(sector, bytes as usize);
-            page[..found.len()].copy_from_slice(&found);
-        } else {
-            let w = n.writes.remove(&Node::key(io)).expect("a write in flight");
-            n.land(w, true);
-        }
-        let page = read.then_some(&page);
-        let result = Ok(());
-        self.step(node, Input::MetaDone { io, page, result });
-    }
-
-    /// An application submits I/O; `len` in sectors. Returns its name.
-    pub fn submit(&mut self, node: usize, op: AppOp, start: u64, len: u64) -> AppId {
-        let app = AppId(self.next_app);
-        self.next_app += 1;
-        let range = SectorRange {
-            start: Sector(start),
-            len: Sectors(len),
-        };
-        let flags = IoFlags::default();
-        let io = AppIo {
-            app,
-            op,
-            range,
-            flags,
-        };
-        let mut tag = 0;
-        let mut pages = vec![0; len as usize];
-        if op == AppOp::Write {
-            tag = self.next_tag;
-            self.next_tag += 1 << 12;
-            pages.iter_mut().zip(tag..).for_each(|(p, t)| *p = t);
-            self.oracle.submitted(range, tag);
-        }
-        self.nodes[node].apps.insert(app.0, App { io, tag, pages });
-        self.step(node, Input::Submit { vol: VOL, io });
-        app
-    }
-
-    fn complete(&mut self, node: usize, app: AppId, result: AppResult) {
-        let Some(done) = self.nodes[node].apps.remove(&app.0) else {
-            self.fail("an I/O completed twice");
-        };
-        match (done.io.op, result) {
-            (AppOp::Write, Ok(())) => self.oracle.acknowledged(done.tag),
-            (AppOp::Write, Err(_)) => self.oracle.undecided(done.tag),
-            (AppOp::Read, Ok(())) => {
-                if let Err(why) = self.oracle.check(done.io.range, &done.pages) {
-                    self.fail(&format!("n{node} read {:?}: {why}", done.io.range));
-                }
+    fn noted(&mut self, node: usize, note: Note) {
+        match note {
+            Note::ResyncBegins { bits, .. } => self.nodes[node].resynced = bits,
+            Note::Compared { result, rule } => self.stats.rule(rule, result),
+            Note::SplitBrain | Note::Unrelated => self.split_brain(node, note),
+            Note::Violated { packet, why } => {
+                let text = format!("n{node}: {packet:?}: {why:?}");
+                self.violated("nodes keep to the protocol", &text);
             }
             _ => {}
         }
-        if let Err(why) = result {
-            self.note(format!(
-                "n{node} {:?} {:?}: {why:?}",
-                done.io.op, done.io.range
-            ));
-        }
-        self.completed.push((node, app, result));
-    }
-
-    /// I/O of applications under way on a node.
-    pub fn open_ios(&self, node: usize) -> usize {
-        self.nodes[node].apps.len()
-    }
-
-    /// The power of a node fails.
-    pub fn crash(&mut self, node: usize) {
-        self.note(format!("n{node} loses its power"));
-        // What was on its way died with the node; what the other one works on goes on.
-        let writes = self.nodes[node].apps.values().filter(|a| a.tag != 0);
-        writes.for_each(|a| self.oracle.undecided(a.tag));
-        let mut rng = self.rng.clone();
-        self.nodes[node].power_fails(&mut rng);
-        self.rng = rng;
-        self.net.held[node].clear();
     }
 
     /// The device of a node as its disk has it.
@@ -566,11 +495,6 @@ impl World {
     pub fn seed(&self) -> u64 {
         self.seed
     }
-
-    /// An error as a disk may report it; here so that tests name it.
-    pub const IO_ERROR: IoError = IoError::Io;
-    /// The only peer.
-    pub const PEER: PeerIx = PEER;
 
     pub(crate) fn lost(&mut self, node: usize, why: Lost) {
         self.step(node, Input::Lost { peer: PEER, why });

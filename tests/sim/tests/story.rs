@@ -5,15 +5,15 @@
 use drbd_core::node::AppOp;
 use drbd_core::time::Duration;
 use drbd_core::units::Sectors;
-use drbd_sim::admin::Options;
+use drbd_sim::knobs::Knobs;
 use drbd_sim::World;
 
 /// 40 MiB: three resync extents, ten activity log extents.
 const SIZE: Sectors = Sectors(81_920);
 
-fn connected(seed: u64, options: Options) -> World {
+fn connected(seed: u64, knobs: Knobs) -> World {
     let mut w = World::new(seed, SIZE);
-    w.options = options;
+    w.knobs.protocol = knobs.protocol;
     w.up(0);
     w.up(1);
     w.run_until("connection", Duration::secs(20), |w| {
@@ -39,12 +39,12 @@ fn write_for(w: &mut World, node: usize, span: Duration) {
     }
 }
 
-fn story(protocol: u32) {
-    let options = Options {
+fn story(protocol: u64) {
+    let options = Knobs {
         protocol,
-        ..Options::default()
+        ..Knobs::plain()
     };
-    let mut w = connected(u64::from(protocol), options);
+    let mut w = connected(protocol, options);
 
     // The initial full sync, while the primary writes.
     write_for(&mut w, 0, Duration::secs(2));
@@ -125,10 +125,10 @@ fn protocol_c() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let run = || {
-        let mut w = connected(7, Options::default());
+        let mut w = connected(7, Knobs::plain());
         write_for(&mut w, 0, Duration::secs(1));
         in_sync(&mut w);
-        (w.now, w.steps, w.data(1, w.last_size).to_vec())
+        (w.now, w.stats.steps, w.data(1, w.last_size).to_vec())
     };
     assert!(run() == run());
 }
@@ -145,7 +145,7 @@ fn one_hundred_seeds_of_trouble() {
 
 #[test]
 fn reads_return_what_was_written() {
-    let mut w = connected(3, Options::default());
+    let mut w = connected(3, Knobs::plain());
     w.submit(0, AppOp::Write, 100, 8);
     w.quiesce();
     w.submit(0, AppOp::Read, 96, 16);

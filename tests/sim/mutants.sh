@@ -1,0 +1,36 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Plants one bug after the other in a copy of the core; the simulator has SECONDS_EACH for each.
+# Usage: mutants.sh [first] [last]
+set -eu
+cd "$(dirname "$0")/../.."
+each=${SECONDS_EACH:-120}
+dir=${TMPDIR:-/tmp}/drbd-sim-mutants.$(id -u)
+target=$dir/target
+mkdir -p "$dir/drbd_rs" "$dir/tests"
+cargo build -q --release -p drbd-sim
+sim=${CARGO_TARGET_DIR:-target}/release/drbd-sim
+count=$("$sim" mutants tests/sim/mutants.txt)
+survivors=0
+export SIM_RATES=$dir/rates
+"$sim" rates "$((each / 2))" >"$SIM_RATES"
+for n in $(seq "${1:-1}" "${2:-$count}"); do
+	rm -rf "$dir/drbd_rs/core" "$dir/tests/sim"
+	cp -r drbd_rs/core "$dir/drbd_rs/"
+	cp -r tests/sim "$dir/tests/"
+	sed '/drbdadm-rs\|drbdsetup-rs\|tests\/tidy\|tests\/vm/d' Cargo.toml >"$dir/Cargo.toml"
+	name=$("$sim" mutant tests/sim/mutants.txt "$n" "$dir/drbd_rs/core/src")
+	if ! CARGO_TARGET_DIR=$target RUSTFLAGS=-Awarnings cargo build -q --release \
+		--manifest-path "$dir/Cargo.toml" -p drbd-sim 2>"$dir/errors"; then
+		echo "$n $name: DOES NOT COMPILE"
+		head -5 "$dir/errors"
+		survivors=$((survivors + 1))
+		continue
+	fi
+	if result=$("$target/release/drbd-sim" hunt "$each"); then
+		survivors=$((survivors + 1))
+	fi
+	echo "$n $name: $result"
+done
+echo "$survivors of $count not caught"
+test "$survivors" = 0

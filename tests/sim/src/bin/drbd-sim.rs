@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The simulator on the command line.
+//!
+//! ```text
+//! drbd-sim seconds N [FROM]   fresh seeds for N seconds on all cores, then the table
+//! drbd-sim seed N [trace]     one seed; when it fails: shrunk, and the trace of what is left
+//! drbd-sim plan FILE [trace]  a saved plan
+//! drbd-sim hunt N             for mutants: exit 1 and the oracle as soon as a seed fails in N s
+//! drbd-sim mutants LIST       how many planted bugs there are
+//! drbd-sim mutant LIST N DIR  plants one in the sources below DIR, says its name
+//! ```
+//!
+//! `hunt` compares with the rates of the file `SIM_RATES` (made by `rates N`), as long as there
+//! are bugs of our own: what has been planted has to make some way to fail clearly more frequent.
+
+use drbd_sim::mutants;
+use drbd_sim::plan::Plan;
+use drbd_sim::run::{quiet_panics, run, shrink, Outcome};
+use drbd_sim::stats::Stats;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Runs that making a plan shorter may cost.
+const SHRINK: usize = 600;
+
+/// What all threads share.
+struct Shared {
+    from: u64,
+    next: AtomicU64,
+    stop: AtomicBool,
+    stats: Mutex<Stats>,
+    /// Seeds that failed: seed, oracle, what was found.
+    failed: Mutex<Vec<(u64, String, String)>>,
+}
+
+/// How often each oracle fails without a planted bug: count, oracle; and among how many runs.
+type Usual = (u64, Vec<(u64, String)>);
+
+fn usual() -> Usual {
+    let path = std::env::var("SIM_RATES").unwrap_or_default();
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut found = (1, Vec::new());
+    for line in text.lines() {
+        let Some((n, what)) = line.split_once(' ') else {
+            continue;
+        };
+        let n = n.parse().unwrap_or(0);
+        match what {
+            "runs" => found.0 = n,
+            oracle => found.1.push((n, oracle.to_string())),
+        }
+    }
+    found
+}
+
+/// Whether the last failure is of a kind that is now clearly more frequent than usual.
+fn stands_out(failed: &[(u64, String, String)], runs: u64, (base, usual): &Usual) -> bool {
+    let Some((_, oracle, _)) = failed.last() else {
+        return false;
+    };
+    let count = failed.iter().filter(|(_, o, _)| o == oracle).count() as u64;
+    let known = usual
+        .iter()
+        .find(|(_, o)| o == oracle)
+        .map_or(0, |(n, _)| *n);
+    // Without rates the first failure counts.
+    *base <= 1 || count >= 5 && count * base > 4 * (known + 1) * runs
+}
+
+fn work(shared: &Shared, until: Instant, usual: Option<&Usual>) {
+    let mut own = Stats::default();
+    let mut merged = Instant::now();
+    while Instant::now() < until && !shared.stop.load(Ordering::Relaxed) {
+        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
+        let outcome = run(&Plan::draw(seed), false);
+        own.merge(&outcome.stats);
+        if let Some(v) = outcome.violation {
+            let mut failed = shared.failed.lock().expect("no panic");
+            failed.push((seed, v.oracle.clone(), v.why));
+            let runs = seed - shared.from + 1;
+            let stop = usual
+                .as_ref()
+                .is_some_and(|usual| stands_out(&failed, runs, usual));
+            shared.stop.fetch_or(stop, Ordering::Relaxed);
+        }
+        if merged.elapsed() > Duration::from_secs(1) {
+            merged = Instant::now();
+            shared
+                .stats
+                .lock()
+                .expect("no panic")
+                .merge(&std::mem::take(&mut own));
+        }
+    }
+    shared.stats.lock().expect("no panic").merge(&own);
+}
+
+fn many(
+    seconds: u64,
+    from: u64,
+    usual: Option<&Usual>,
+) -> (Stats, Vec<(u64, String, String)>, f64) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = std::env::var("SIM_THREADS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(cores);
+    let shared = Shared {
+        from,
+        next: AtomicU64::new(from),
+        stop: AtomicBool::new(false),
+        stats: Mutex::new(Stats::default()),
+        failed: Mutex::new(Vec::new()),
+    };
+    let began = Instant::now();
+    let until = began + Duration::from_secs(seconds);
+    std::thread::scope(|s| {
+        for _ in 0..threads {
+            s.spawn(|| work(&shared, until, usual));
+        }
+        let mut told = Instant::now();
+        while usual.is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(200));
+            if told.elapsed() > Duration::from_secs(30) {
+                told = Instant::now();
+                let line = shared.stats.lock().expect("no panic");
+                let line = line.line(began.elapsed().as_secs_f64());
+                let bad = shared.failed.lock().expect("no panic").len();
+                eprintln!(
+                    "{:6.0} s  {line}, {bad} failed",
+                    began.elapsed().as_secs_f64()
+                );
+            }
+        }
+    });
+    let stats = shared.stats.into_inner().expect("no panic");
+    let failed = shared.failed.into_inner().expect("no panic");
+    (stats, failed, began.elapsed().as_secs_f64())
+}
+
+fn seconds(n: u64, from: u64) -> ExitCode {
+    let (stats, failed, took) = many(n, from, None);
+    print!("{}", stats.table(took));
+    let mut kinds: Vec<(String, u64, u64, String)> = Vec::new();
+    for (seed, oracle, why) in failed {
+        match kinds.iter_mut().find(|(o, ..)| *o == oracle) {
+            Some((_, n, ..)) => *n += 1,
+            None => kinds.push((oracle, 1, seed, why)),
+        }
+    }
+    for (oracle, n, seed, why) in &kinds {
+        println!("FAILED {n} times, first by seed {seed}: {oracle}: {why}");
+    }
+    ExitCode::from(u8::from(!kinds.is_empty()))
+}
+
+fn one(plan: &Plan, trace: bool) -> ExitCode {
+    let mut plan = plan.clone();
+    let Outcome {
+        violation,
+        stats,
+        trace: lines,
+    } = run(&plan, trace);
+    if trace && violation.is_none() {
+        lines.iter().for_each(|l| println!("{l}"));
+    }
+    print!("{}", stats.table(0.0));
+    let Some(v) = violation else {
+        println!("fine");
+        return ExitCode::SUCCESS;
+    };
+    println!("FAILED: {}: {}", v.oracle, v.why);
+    plan = shrink(&plan, &v.oracle, SHRINK);
+    let again = run(&plan, true);
+    again.trace.iter().for_each(|l| println!("{l}"));
+    let why = again.violation.map_or(String::new(), |v| v.why);
+    println!("# {}: {why}\n{}", v.oracle, plan.spell());
+    ExitCode::FAILURE
+}
+
+fn rates(n: u64) -> ExitCode {
+    let (stats, failed, _) = many(n, 1_000_000, None);
+    println!("{} runs", stats.runs);
+    let mut kinds: Vec<&str> = failed.iter().map(|(_, o, _)| o.as_str()).collect();
+    kinds.sort_unstable();
+    for group in kinds.chunk_by(|a, b| a == b) {
+        println!("{} {}", group.len(), group[0]);
+    }
+    ExitCode::SUCCESS
+}
+
+fn hunt(n: u64) -> ExitCode {
+    let (stats, failed, took) = many(n, 1_000_000, Some(&usual()));
+    match failed.last().filter(|_| took < n as f64) {
+        Some((seed, oracle, why)) => {
+            println!(
+                "caught after {took:.1} s, {} runs, seed {seed}: {oracle}: {why}",
+                stats.runs
+            );
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("SURVIVED {took:.1} s, {} runs", stats.runs);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn plant(list: &str, n: usize, dir: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(list).map_err(|e| e.to_string())?;
+    let all = mutants::parse(&text);
+    let m = all.get(n.wrapping_sub(1)).ok_or("no such mutant")?;
+    let path = std::path::Path::new(dir).join(&m.file);
+    let source = std::fs::read_to_string(&path).map_err(|e| e.to_string())?;
+    let planted = m.apply(&source).ok_or("it does not fit")?;
+    std::fs::write(path, planted).map_err(|e| e.to_string())?;
+    Ok(m.name.clone())
+}
+
+fn plant_or_count(args: &[String]) -> ExitCode {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let said = match words[..] {
+        ["mutants", list] => std::fs::read_to_string(list)
+            .map(|text| mutants::parse(&text).len().to_string())
+            .map_err(|e| e.to_string()),
+        ["mutant", list, n, dir] => plant(list, n.parse().unwrap_or(0), dir),
+        _ => Err("usage: drbd-sim seconds N [FROM] | seed N | plan FILE | hunt N".into()),
+    };
+    match said {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    quiet_panics();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| args.get(at).and_then(|n| n.parse().ok());
+    let trace = args.get(2).is_some_and(|a| a == "trace");
+    match (args.first().map(String::as_str), number(1)) {
+        (Some("seconds"), Some(n)) => seconds(n, number(2).unwrap_or(0)),
+        (Some("seed"), Some(seed)) => one(&Plan::draw(seed), trace),
+        (Some("hunt"), Some(n)) => hunt(n),
+        (Some("rates"), Some(n)) => rates(n),
+        (Some("plan"), None) => {
+            let text = args.get(1).map(std::fs::read_to_string);
+            match text.map(|t| t.map(|t| Plan::parse(&t))) {
+                Some(Ok(Ok(plan))) => one(&plan, trace),
+                other => {
+                    eprintln!("no plan: {other:?}");
+                    ExitCode::from(2)
+                }
+            }
+        }
+        _ => plant_or_count(&args),
+    }
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a run uses: options of DRBD and the kind of world, as numbers with names.
+//!
+//! A seed draws them (swarm testing: each run has a few kinds of trouble, not a little of all), a
+//! plan that was saved spells those that differ from the usual.
+
+use crate::node::Clock;
+use crate::rng::Rng;
+use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
+
+macro_rules! knobs {
+    ($( $(#[$about:meta])* $name:ident = $usual:literal; )+) => {
+        /// The numbers.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Knobs {
+            $( $(#[$about])* pub $name: u64, )+
+        }
+
+        impl Knobs {
+            /// As administrators usually have them.
+            pub fn plain() -> Knobs {
+                Knobs { $( $name: $usual, )+ }
+            }
+
+            /// Those that differ from the usual, in the form `name=number`.
+            pub fn spell(&self) -> String {
+                let mut out = String::new();
+                $( if self.$name != $usual {
+                    out += &format!(" {}={}", stringify!($name), self.$name);
+                } )+
+                out.trim().to_string()
+            }
+
+            /// Sets one by its name.
+            ///
+            /// # Errors
+            /// There is none of this name.
+            pub fn set(&mut self, name: &str, value: u64) -> Result<(), String> {
+                match name {
+                    $( stringify!($name) => self.$name = value, )+
+                    _ => return Err(format!("no knob is called {name}")),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+knobs! {
+    /// Backing device, sectors.
+    size = 20480;
+    /// The disks have a volatile cache.
+    cache = 1;
+    /// The disks can discard.
+    discard = 0;
+    /// `protocol`: 1, 2, 3 for A, B, C.
+    protocol = 3;
+    /// Agreed protocol version.
+    apv = 101;
+    /// Agreed feature flags.
+    features = 15;
+    /// `al-extents`.
+    al_extents = 67;
+    /// `al-updates`.
+    al_updates = 1;
+    /// `c-plan-ahead`.
+    c_plan_ahead = 20;
+    /// `c-min-rate`, KiB/s.
+    c_min_rate = 250;
+    /// `c-max-rate`, KiB/s.
+    c_max_rate = 102400;
+    /// `resync-rate`, KiB/s.
+    resync_rate = 250;
+    /// `fencing`.
+    fencing = 0;
+    /// `on-io-error`.
+    on_io_error = 2;
+    /// `disk-timeout`, 0.1 s.
+    disk_timeout = 0;
+    /// `disk-flushes`.
+    disk_flushes = 1;
+    /// `read-balancing`.
+    read_balancing = 0;
+    /// `on-no-data-accessible`.
+    on_no_data = 0;
+    /// `timeout`, 0.1 s.
+    timeout = 60;
+    /// `ko-count`.
+    ko_count = 7;
+    /// `ping-int`, s.
+    ping_int = 10;
+    /// `ping-timeout`, 0.1 s.
+    ping_timeo = 5;
+    /// `connect-int`, s.
+    connect_int = 10;
+    /// `max-epoch-size`.
+    max_epoch_size = 2048;
+    /// `max-buffers`.
+    max_buffers = 2048;
+    /// `use-rle`.
+    use_rle = 1;
+    /// `after-sb-0pri`.
+    after_sb_0p = 0;
+    /// `after-sb-1pri`.
+    after_sb_1p = 0;
+    /// `after-sb-2pri`.
+    after_sb_2p = 0;
+    /// `always-asbp`.
+    always_asbp = 0;
+    /// `rr-conflict`.
+    rr_conflict = 0;
+    /// Way to node 0, µs.
+    delay0 = 50;
+    /// Way to node 1, µs.
+    delay1 = 50;
+    /// Random part of the way, µs.
+    jitter = 100;
+    /// A byte on the wire, ns.
+    byte_ns = 1;
+    /// Connections that come up for one end only, percent.
+    lame = 0;
+    /// How fast the clock of node 0 is: millionths + 100000.
+    ppm0 = 100000;
+    /// The same of node 1.
+    ppm1 = 100000;
+    /// What the clock of node 1 shows at the beginning, ns.
+    offset1 = 0;
+}
+
+impl Knobs {
+    /// The clock of a node.
+    pub fn clock(&self, node: usize) -> Clock {
+        let (ppm, offset) = if node == 0 {
+            (self.ppm0, 0)
+        } else {
+            (self.ppm1, self.offset1)
+        };
+        Clock {
+            offset,
+            ppm: ppm as i64 - 100_000,
+        }
+    }
+
+    /// Options of the connection.
+    pub fn net_conf(&self, node: usize) -> NetConf {
+        // What is local here is remote there.
+        let after_sb_0p = match (self.after_sb_0p, node) {
+            (5, 1) => 6,
+            (6, 1) => 5,
+            (other, _) => other,
+        };
+        NetConf {
+            wire_protocol: self.protocol as u32,
+            timeout: self.timeout as u32,
+            ko_count: self.ko_count as u32,
+            ping_int: self.ping_int as u32,
+            ping_timeo: self.ping_timeo as u32,
+            connect_int: self.connect_int as u32,
+            max_epoch_size: self.max_epoch_size as u32,
+            max_buffers: self.max_buffers as u32,
+            use_rle: self.use_rle != 0,
+            after_sb_0p: after_sb_0p as u32,
+            after_sb_1p: self.after_sb_1p as u32,
+            after_sb_2p: self.after_sb_2p as u32,
+            always_asbp: self.always_asbp != 0,
+            rr_conflict: self.rr_conflict as u32,
+            ..NetConf::default()
+        }
+    }
+
+    /// Options of the disks.
+    pub fn disk_conf(&self) -> DiskConf {
+        DiskConf {
+            meta_dev_idx: -3,
+            al_extents: self.al_extents as u32,
+            al_updates: self.al_updates != 0,
+            c_plan_ahead: self.c_plan_ahead as u32,
+            c_min_rate: self.c_min_rate as u32,
+            c_max_rate: self.c_max_rate as u32,
+            resync_rate: self.resync_rate as u32,
+            fencing: self.fencing as u32,
+            on_io_error: self.on_io_error as u32,
+            disk_timeout: self.disk_timeout as u32,
+            disk_flushes: self.disk_flushes != 0,
+            read_balancing: self.read_balancing as u32,
+            ..DiskConf::default()
+        }
+    }
+
+    /// Options of the resource.
+    pub fn resource_opts(&self) -> ResourceOpts {
+        ResourceOpts {
+            on_no_data: self.on_no_data as u32,
+            ..ResourceOpts::default()
+        }
+    }
+
+    /// Draws a world: usual in most things, unusual in some.
+    pub fn draw(rng: &mut Rng) -> Knobs {
+        let mut k = Knobs::plain();
+        let pick = |rng: &mut Rng, of: &[u64]| of[rng.below(of.len() as u64) as usize];
+        k.size = pick(rng, &[9_000, 20_480, 20_480, 40_960, 74_001]);
+        k.protocol = pick(rng, &[1, 2, 3, 3, 3]);
+        k.cache = pick(rng, &[0, 1, 1]);
+        k.c_min_rate = pick(rng, &[0, 250, 4000]);
+        k.resync_rate = pick(rng, &[250, 4000, 100_000]);
+        let mut some = |name: &str, percent: u64, of: &[u64]| {
+            if rng.percent(percent) {
+                k.set(name, pick(rng, of)).expect("a knob");
+            }
+        };
+        some("apv", 30, &[86, 90, 91, 94, 95, 96, 97, 99, 100, 101]);
+        some("features", 20, &[0, 1, 4, 7, 8, 11]);
+        some("discard", 40, &[1]);
+        some("al_extents", 20, &[68, 257, 1237]);
+        some("al_updates", 5, &[0]);
+        some("c_plan_ahead", 20, &[0, 1, 5, 300]);
+        some("c_max_rate", 20, &[250, 1000, 700_000]);
+        some("fencing", 25, &[1, 2]);
+        some("on_io_error", 30, &[0, 1]);
+        some("disk_timeout", 10, &[30, 100]);
+        some("disk_flushes", 0, &[0]);
+        some("read_balancing", 20, &[1, 2, 3, 4, 5, 8]);
+        some("on_no_data", 30, &[1]);
+        some("timeout", 30, &[10, 30, 100]);
+        some("ko_count", 30, &[0, 1, 2, 20]);
+        some("ping_int", 30, &[1, 3, 30]);
+        some("ping_timeo", 30, &[1, 20, 50]);
+        some("max_epoch_size", 30, &[1, 3, 20]);
+        some("max_buffers", 20, &[32, 100]);
+        some("use_rle", 30, &[0]);
+        some("after_sb_0p", 40, &[1, 2, 3, 4, 5, 6]);
+        some("after_sb_1p", 40, &[7, 8, 9, 10]);
+        some("after_sb_2p", 40, &[9, 10]);
+        some("always_asbp", 20, &[1]);
+        some("rr_conflict", 30, &[9, 10]);
+        some("delay0", 30, &[5, 1000, 20_000]);
+        some("delay1", 30, &[5, 1000, 20_000]);
+        some("jitter", 20, &[1, 5000, 30_000]);
+        some("byte_ns", 20, &[10, 80]);
+        some("lame", 20, &[10, 50]);
+        some("ppm0", 20, &[90_000, 99_990, 110_000, 150_000]);
+        some("ppm1", 20, &[90_000, 100_010, 110_000, 50_000]);
+        some("offset1", 30, &[5_000_000_000, 86_400_000_000_000]);
+        if k.fencing == 2 && k.protocol == 1 {
+            k.protocol = 2;
+        }
+        // A read at the peer may overtake a write there that was acknowledged earlier than that.
+        if k.protocol != 3 {
+            k.read_balancing = 0;
+        }
+        k
+    }
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A run as a list of decided things: drawn from a seed, or read from a file.
+//!
+//! ```text
+//! noise 17
+//! knobs protocol=1 fencing=2
+//! +1500000 write 0 40 100
+//! +300 crash 1
+//! ```
+//!
+//! Each line after the first two: microseconds to wait, what, on which node, two numbers. As the
+//! list is all there is, lines can be taken out of it one by one.
+
+use crate::knobs::Knobs;
+use crate::rng::Rng;
+
+macro_rules! ops {
+    ($( $(#[$about:meta])* $name:ident = $word:literal, $weight:literal; )+) => {
+        /// What can be done to a cluster.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Op {
+            $( $(#[$about])* $name, )+
+        }
+
+        impl Op {
+            /// All, each with its usual weight in a draw.
+            pub const ALL: &'static [(Op, u64)] = &[ $( (Op::$name, $weight), )+ ];
+
+            /// The word in a plan.
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $( Op::$name => $word, )+
+                }
+            }
+        }
+    };
+}
+
+ops! {
+    /// An application does `a` I/Os, up to `b` µs apart.
+    Work = "work", 60;
+    /// `primary`.
+    Primary = "primary", 12;
+    /// `primary --force`.
+    Force = "force", 2;
+    /// `secondary`.
+    Secondary = "secondary", 6;
+    /// `connect`.
+    Connect = "connect", 6;
+    /// `disconnect`; `a`: by force.
+    Disconnect = "disconnect", 5;
+    /// `attach`.
+    Attach = "attach", 6;
+    /// `detach`; `a`: by force.
+    Detach = "detach", 4;
+    /// `invalidate`.
+    Invalidate = "invalidate", 2;
+    /// `invalidate-remote`.
+    InvalidatePeer = "invalidate-remote", 2;
+    /// `outdate`.
+    Outdate = "outdate", 2;
+    /// `pause-sync`.
+    Pause = "pause-sync", 3;
+    /// `resume-sync`.
+    Resume = "resume-sync", 4;
+    /// `suspend-io`.
+    Suspend = "suspend-io", 2;
+    /// `resume-io`.
+    Thaw = "resume-io", 4;
+    /// `disk-options`: `a` chooses.
+    DiskOptions = "disk-options", 3;
+    /// `net-options`: `a` chooses.
+    NetOptions = "net-options", 3;
+    /// `new-current-uuid`.
+    NewUuid = "new-current-uuid", 1;
+    /// `down`, in good order.
+    Down = "down", 4;
+    /// Power on, `attach`, `connect`.
+    Up = "up", 14;
+    /// The power fails.
+    Crash = "crash", 14;
+    /// The power of all nodes fails.
+    CrashAll = "crash-all", 3;
+    /// Nothing reaches the node for `a` ms.
+    Cut = "cut", 8;
+    /// Nothing reaches either node for `a` ms.
+    CutAll = "cut-all", 8;
+    /// The connection breaks; bits of `a`: which node hears of it.
+    Break = "break", 8;
+    /// The receiver of the node stands still for `a` ms.
+    Deaf = "deaf", 5;
+    /// So many (`a`) I/Os of kind `b` fail: read, write, metadata.
+    DiskError = "disk-error", 5;
+    /// The disk does nothing for `a` ms.
+    Stall = "stall", 5;
+    /// One I/O of the disk in `a` takes seconds; 0: none.
+    Slow = "slow", 3;
+    /// Helpers behave as `a` says.
+    Helpers = "helpers", 4;
+    /// Roles change in good order.
+    Switch = "switch", 8;
+    /// Nothing is done for `a` ms.
+    Wait = "wait", 30;
+}
+
+/// One thing that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// µs after the one before.
+    pub after: u64,
+    /// What.
+    pub op: Op,
+    /// On which node.
+    pub node: usize,
+    /// See the [`Op`].
+    pub a: u64,
+    /// See the [`Op`].
+    pub b: u64,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Seed of all that is not decided here: latencies, UUIDs, places of I/O.
+    pub noise: u64,
+    /// The world.
+    pub knobs: Knobs,
+    /// What is done.
+    pub actions: Vec<Action>,
+}
+
+/// Numbers that fit an action.
+fn arguments(op: Op, rng: &mut Rng) -> (u64, u64) {
+    match op {
+        Op::Work => {
+            let n = rng.between(1, 60);
+            let calm = [1, 200, 2000, 20_000, 200_000];
+            (n, calm[rng.below(5) as usize])
+        }
+        Op::Disconnect | Op::Detach => (u64::from(rng.percent(30)), 0),
+        Op::DiskOptions | Op::NetOptions => (rng.below(8), 0),
+        Op::Cut | Op::CutAll | Op::Deaf | Op::Stall | Op::Wait => {
+            let span = [5, 300, 3000, 9000, 40_000];
+            let span = span[rng.below(5) as usize];
+            (1 + rng.below(span), 0)
+        }
+        Op::Break => (rng.below(4), 0),
+        Op::DiskError => (rng.between(1, 3), rng.below(3)),
+        Op::Slow => ([0, 8, 64][rng.below(3) as usize], 0),
+        Op::Helpers => (rng.below(4), 0),
+        _ => (0, 0),
+    }
+}
+
+impl Plan {
+    /// Draws a run.
+    pub fn draw(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed);
+        let knobs = Knobs::draw(&mut rng);
+        // Swarm: of what is not needed for life, each run leaves about half out.
+        let weights: Vec<(Op, u64)> = Op::ALL
+            .iter()
+            .map(|(op, weight)| {
+                let vital = matches!(op, Op::Work | Op::Up | Op::Wait | Op::Primary);
+                (*op, if vital || rng.percent(45) { *weight } else { 0 })
+            })
+            .collect();
+        let sum: u64 = weights.iter().map(|(_, w)| w).sum();
+        let mut actions = Vec::new();
+        for _ in 0..rng.between(5, 60) {
+            let mut at = rng.below(sum);
+            let mut op = Op::Wait;
+            for (candidate, weight) in &weights {
+                if at < *weight {
+                    op = *candidate;
+                    break;
+                }
+                at -= weight;
+            }
+            let span = [100, 5000, 100_000, 2_000_000][rng.below(4) as usize];
+            let (a, b) = arguments(op, &mut rng);
+            let node = usize::from(rng.percent(50));
+            actions.push(Action {
+                after: rng.below(span),
+                op,
+                node,
+                a,
+                b,
+            });
+        }
+        Plan {
+            noise: rng.bits() >> 16,
+            knobs,
+            actions,
+        }
+    }
+
+    /// As text.
+    pub fn spell(&self) -> String {
+        let mut out = format!("noise {}\nknobs {}\n", self.noise, self.knobs.spell());
+        for x in &self.actions {
+            out += &format!("+{} {} {} {} {}\n", x.after, x.op.word(), x.node, x.a, x.b);
+        }
+        out
+    }
+
+    /// Reads it back. Lines that begin with `#` say what people should know.
+    ///
+    /// # Errors
+    /// Says which line makes no sense.
+    pub fn parse(text: &str) -> Result<Plan, String> {
+        let mut plan = Plan {
+            noise: 0,
+            knobs: Knobs::plain(),
+            actions: Vec::new(),
+        };
+        for line in text
+            .lines()
+            .filter(|l| !l.starts_with('#') && !l.trim().is_empty())
+        {
+            let wrong = || format!("not understood: {line}");
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("noise") => {
+                    plan.noise = words
+                        .next()
+                        .and_then(|w| w.parse().ok())
+                        .ok_or_else(wrong)?;
+                }
+                Some("knobs") => {
+                    for word in words {
+                        let (name, value) = word.split_once('=').ok_or_else(wrong)?;
+                        plan.knobs.set(name, value.parse().map_err(|_| wrong())?)?;
+                    }
+                }
+                Some(after) => {
+                    let after = after.strip_prefix('+').and_then(|a| a.parse().ok());
+                    let word = words.next().ok_or_else(wrong)?;
+                    let op = Op::ALL.iter().find(|(op, _)| op.word() == word);
+                    let n: Vec<u64> = words.filter_map(|w| w.parse().ok()).collect();
+                    let (Some(after), Some((op, _)), &[node, a, b]) = (after, op, &n[..]) else {
+                        return Err(wrong());
+                    };
+                    let node = usize::try_from(node).map_err(|_| wrong())?;
+                    plan.actions.push(Action {
+                        after,
+                        op: *op,
+                        node,
+                        a,
+                        b,
+                    });
+                }
+                None => {}
+            }
+        }
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_read_back() {
+        for seed in 0..50 {
+            let plan = Plan::draw(seed);
+            assert_eq!(Plan::parse(&plan.spell()), Ok(plan));
+        }
+    }
+}

@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Carries a plan out, ends it in peace, and makes a failing one shorter.
+//!
+//! After the last action all faults stop, and a careful administrator brings the cluster back: that
+//! has to succeed in bounded time, and both disks have to be equal then.
+
+use crate::jobs::Job;
+use crate::plan::{Action, Op, Plan};
+use crate::stats::Stats;
+use crate::world::{say, Event, Violation, World, VOL};
+use drbd_core::node::admin::Command;
+use drbd_core::node::PEER;
+use drbd_core::state::conn::State as Conn;
+use drbd_core::state::disk::State as Disk;
+use drbd_core::time::{Duration, Instant};
+use std::cell::RefCell;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// How long the cluster may need to find back, in simulated seconds.
+const PATIENCE: u64 = 1800;
+
+thread_local! {
+    /// Where the last panic of this thread happened.
+    static PANIC: RefCell<Option<Violation>> = const { RefCell::new(None) };
+}
+
+/// How a run ended.
+pub struct Outcome {
+    /// What went wrong.
+    pub violation: Option<Violation>,
+    /// Numbers, also of a run that failed.
+    pub stats: Box<Stats>,
+    /// The trace, if one was wanted.
+    pub trace: Vec<String>,
+}
+
+/// Keeps panics of runs off the terminal; they are reported as violations.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info
+            .location()
+            .map_or(String::new(), |l| format!("{}:{}", l.file(), l.line()));
+        let text = info
+            .payload()
+            .downcast_ref::<&str>()
+            .map(ToString::to_string);
+        let text = text.or_else(|| info.payload().downcast_ref::<String>().cloned());
+        let why = text.unwrap_or_default();
+        let oracle = format!("panic at {place}");
+        PANIC.with(|p| *p.borrow_mut() = Some(Violation { oracle, why }));
+    }));
+}
+
+/// Carries a plan out.
+pub fn run(plan: &Plan, tracing: bool) -> Outcome {
+    let mut w = World::with(plan.noise, plan.knobs.clone());
+    w.tracing = tracing;
+    w.verbose = tracing && std::env::var_os("SIM_VERBOSE").is_some();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        w.begin();
+        for action in &plan.actions {
+            w.run(Duration(action.after * 1000));
+            w.act(action);
+        }
+        w.end_in_peace();
+    }));
+    let violation = result
+        .err()
+        .map(|payload| match payload.downcast::<Violation>() {
+            Ok(violation) => *violation,
+            Err(_) => PANIC.with(|p| p.borrow_mut().take()).unwrap_or(Violation {
+                oracle: "panic".into(),
+                why: String::new(),
+            }),
+        });
+    w.stats.runs = 1;
+    w.stats.time = w.now.0;
+    let trace = w.trace().map(str::to_string).collect();
+    Outcome {
+        violation,
+        stats: w.stats,
+        trace,
+    }
+}
+
+/// Takes out of a failing plan whatever it fails without, in the same way. Tries for so many runs.
+pub fn shrink(plan: &Plan, oracle: &str, tries: usize) -> Plan {
+    let fails = |p: &Plan| run(p, false).violation.is_some_and(|v| v.oracle == oracle);
+    let mut best = plan.clone();
+    let mut left = tries;
+    let mut chunk = best.actions.len().div_ceil(2).max(1);
+    while left > 0 {
+        let mut at = 0;
+        let mut shorter = false;
+        while at < best.actions.len() && left > 0 {
+            let mut next = best.clone();
+            let end = (at + chunk).min(next.actions.len());
+            let waited: u64 = next.actions.drain(at..end).map(|a| a.after).sum();
+            // The time that passed may be what matters.
+            let mut patient = next.clone();
+            if let Some(following) = patient.actions.get_mut(at) {
+                following.after += waited;
+            }
+            left -= 1;
+            if fails(&next) {
+                best = next;
+                shorter = true;
+            } else if fails(&patient) {
+                best = patient;
+                shorter = true;
+            } else {
+                at += chunk;
+            }
+        }
+        if chunk == 1 && !shorter {
+            break;
+        }
+        chunk = (chunk / 2).max(1);
+    }
+    plain_knobs(best, fails)
+}
+
+/// Puts back to the usual what need not be unusual.
+fn plain_knobs(mut best: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
+    for word in best
+        .knobs
+        .spell()
+        .split(' ')
+        .map(str::to_string)
+        .collect::<Vec<_>>()
+    {
+        let spelled = best.spell().replacen(&format!(" {word}"), "", 1);
+        if let Ok(next) = Plan::parse(&spelled) {
+            if next != best && fails(&next) {
+                best = next;
+            }
+        }
+    }
+    best
+}
+
+impl World {
+    /// Both nodes up, connected, in sync; node 0 is Primary.
+    fn begin(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.want_up(node);
+        }
+        self.run_for("a first connection", 120, |w| w.both(Conn::Connected));
+        self.truth.forced = true;
+        self.want_order(
+            0,
+            Command::Primary {
+                vol: VOL,
+                force: true,
+            },
+        );
+        self.schedule(0, Duration::millis(5), Event::Work(30, 3_000_000, 1));
+        // Half of the runs begin in the middle of the first resync.
+        if self.rng.percent(50) {
+            self.run_for("a first resync", PATIENCE, World::is_in_sync);
+            self.agreed();
+        }
+    }
+
+    fn run_for(&mut self, what: &str, seconds: u64, done: impl Fn(&World) -> bool) {
+        let end = self.now.plus(Duration::secs(seconds));
+        while !done(self) {
+            if !self.next_before(end) {
+                let why = format!("no {what} in {seconds} s; {}", self.describe());
+                self.violated("the cluster gets on", &why);
+            }
+        }
+    }
+
+    fn both(&self, conn: Conn) -> bool {
+        self.nodes.iter().all(|n| n.state.conn == conn)
+    }
+
+    fn want_up(&mut self, node: usize) {
+        if self.nodes[node].res.is_none() {
+            self.power_on(node);
+            self.want(node, Job::Attach);
+            self.want(node, Job::Connect(false));
+        }
+    }
+
+    fn want_down(&mut self, node: usize) {
+        let vol = VOL;
+        self.want_order(node, Command::Secondary { vol });
+        self.want_order(
+            node,
+            Command::Disconnect {
+                peer: PEER,
+                force: false,
+            },
+        );
+        self.want_order(node, Command::Detach { vol, force: false });
+        self.want(node, Job::Off);
+    }
+
+    /// Does one thing.
+    pub fn act(&mut self, x: &Action) {
+        say!(self, "--- {} n{} {} {}", x.op.word(), x.node, x.a, x.b);
+        self.stats.count(x.op.word());
+        let (node, vol) = (x.node, VOL);
+        let span = Duration::millis(x.a);
+        match x.op {
+            Op::Work => {
+                let primary = (0..2).find(|n| self.nodes[*n].state.role.is_primary());
+                let both = self.nodes.iter().all(|n| n.state.role.is_primary());
+                let node = if both { node } else { primary.unwrap_or(node) };
+                let mix = 1 + self.knobs.discard as u32;
+                self.schedule(node, Duration(1), Event::Work(x.a as u32, x.b * 1000, mix));
+            }
+            Op::Up => self.want_up(node),
+            Op::Down => self.want_down(node),
+            Op::Crash => self.power_cut(node),
+            Op::CrashAll => (0..self.nodes.len()).for_each(|n| self.power_cut(n)),
+            Op::Cut => self.cut_for(node, span),
+            Op::CutAll => {
+                self.cut_for(0, span);
+                self.cut_for(1, span);
+            }
+            Op::Break => self.break_link([x.a & 1 != 0, x.a & 2 != 0]),
+            Op::Deaf => {
+                self.nodes[node].trouble.deaf_until = self.now.plus(span);
+                self.schedule(node, Duration(span.0 + 1), Event::Wake);
+            }
+            Op::DiskError => {
+                let kind = (x.b as usize).min(2);
+                self.nodes[node].trouble.eio[kind] += x.a as u32;
+            }
+            Op::Stall => self.nodes[node].trouble.stalled_until = self.now.plus(span),
+            Op::Slow => self.nodes[node].trouble.slow = x.a,
+            Op::Helpers => self.nodes[node].trouble.helpers = x.a as u32,
+            Op::Wait => self.run(span),
+            Op::Attach => self.want(node, Job::Attach),
+            Op::Connect => self.want(node, Job::Connect(false)),
+            Op::Switch => {
+                let primary = (0..2).find(|n| self.nodes[*n].state.role.is_primary());
+                let from = primary.unwrap_or(node);
+                self.want_order(from, Command::Secondary { vol });
+                self.run(Duration::millis(200));
+                self.want_order(1 - from, Command::Primary { vol, force: false });
+            }
+            _ => self.order_of(x),
+        }
+    }
+
+    /// The orders that are one command.
+    fn order_of(&mut self, x: &Action) {
+        let (vol, peer, force) = (VOL, PEER, x.a & 1 != 0);
+        let command = match x.op {
+            Op::Primary => Command::Primary { vol, force: false },
+            Op::Force => Command::Primary { vol, force: true },
+            Op::Secondary => Command::Secondary { vol },
+            Op::Disconnect => Command::Disconnect { peer, force },
+            Op::Detach => Command::Detach { vol, force },
+            Op::Invalidate => Command::Invalidate { vol },
+            Op::InvalidatePeer => Command::InvalidatePeer { vol },
+            Op::Outdate => Command::Outdate { vol },
+            Op::Pause => Command::PauseSync { vol },
+            Op::Resume => Command::ResumeSync { vol },
+            Op::Suspend => Command::SuspendIo { vol },
+            Op::Thaw => Command::ResumeIo { vol },
+            Op::NewUuid => Command::NewCurrentUuid {
+                vol,
+                clear_bitmap: false,
+            },
+            Op::DiskOptions => {
+                let mut conf = self.knobs.disk_conf();
+                match x.a {
+                    0 => conf.c_min_rate = 0,
+                    1 => conf.c_plan_ahead = 0,
+                    2 => conf.c_max_rate = 1000,
+                    3 => conf.al_updates = false,
+                    4 => conf.on_io_error = 0,
+                    5 => conf.read_balancing = 3,
+                    6 => conf.resync_rate = 10_000,
+                    _ => {}
+                }
+                Command::DiskOptions { vol, conf }
+            }
+            Op::NetOptions => {
+                let mut conf = self.knobs.net_conf(x.node);
+                match x.a {
+                    0 => conf.ko_count = 1,
+                    1 => conf.ping_int = 1,
+                    2 => conf.timeout = 20,
+                    3 => conf.max_epoch_size = 2,
+                    4 => conf.use_rle = false,
+                    5 => conf.max_buffers = 32,
+                    _ => {}
+                }
+                Command::NetOptions { peer, conf }
+            }
+            _ => return,
+        };
+        let frees = [Op::Force, Op::Invalidate, Op::InvalidatePeer, Op::NewUuid];
+        self.truth.forced |= frees.contains(&x.op);
+        self.want_order(x.node, command);
+    }
+
+    fn power_cut(&mut self, node: usize) {
+        if self.nodes[node].res.is_some() {
+            self.crash(node);
+        }
+    }
+
+    fn cut_for(&mut self, node: usize, span: Duration) {
+        if !self.net.cut[node] {
+            self.cut(node, true);
+            self.schedule_free(self.now.plus(span), node);
+        }
+    }
+
+    /// All faults stop; then everything has to be well in bounded time.
+    fn end_in_peace(&mut self) {
+        say!(self, "--- faults stop");
+        self.net.lame = 0;
+        for node in 0..self.nodes.len() {
+            self.cut(node, false);
+            let t = &mut self.nodes[node].trouble;
+            *t = Default::default();
+            self.schedule(node, Duration(1), Event::Wake);
+        }
+        let began = self.now;
+        let links = self.net.links;
+        let mut calm = 0;
+        while calm < 3 {
+            self.run(Duration::secs(1));
+            let quiet = (0..2).all(|n| self.open_ios(n) == 0 && self.nodes[n].jobs.is_empty());
+            calm = if self.is_in_sync() && quiet {
+                calm + 1
+            } else {
+                0
+            };
+            let seconds = self.now.since(began).as_secs();
+            if calm == 0 {
+                self.care(seconds);
+            }
+            if seconds > PATIENCE {
+                let why = self.describe();
+                self.violated("the cluster finds back", &why);
+            }
+            if self.net.links > links + 400 {
+                let why = self.describe();
+                self.violated("no endless reconnects", &why);
+            }
+        }
+        self.agreed();
+        self.leave_nothing();
+        let reader = usize::from(self.nodes[1].state.role.is_primary());
+        if self.nodes[reader].state.role.is_primary() {
+            self.read_everything(reader);
+        }
+    }
+
+    /// No buffers and no I/O are left over.
+    fn leave_nothing(&mut self) {
+        // The superblock may be on its way.
+        self.run_for("end of all writes", 60, |w| {
+            w.nodes.iter().all(|n| n.writes.is_empty())
+        });
+        for node in 0..self.nodes.len() {
+            let n = &self.nodes[node];
+            if !n.bufs.is_empty() || !n.writes.is_empty() {
+                let why = format!(
+                    "n{node}: {} buffers, {} writes",
+                    n.bufs.len(),
+                    n.writes.len()
+                );
+                self.violated("buffers are freed", &why);
+            }
+        }
+    }
+
+    /// What a careful administrator does about what he sees.
+    fn care(&mut self, second: u64) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].res.is_none() {
+                self.want_up(node);
+                continue;
+            }
+            if self.nodes[node].job.is_some() || !self.nodes[node].jobs.is_empty() {
+                continue;
+            }
+            let s = self.nodes[node].state;
+            if s.disk == Disk::Diskless && !self.nodes[node].attached {
+                self.want(node, Job::Attach);
+            } else if s.conn == Conn::StandAlone {
+                // A split brain that nothing solved: one side loses, in turns if it is refused.
+                let loser = second % 40 >= 20;
+                let victim = loser && node == (second / 40 % 2) as usize;
+                if victim && s.role.is_primary() {
+                    self.want_order(node, Command::Secondary { vol: VOL });
+                }
+                self.want(node, Job::Connect(victim));
+            } else if s.susp || s.susp_nod || s.susp_fen {
+                self.want_order(node, Command::ResumeIo { vol: VOL });
+            } else if s.user_isp {
+                self.want_order(node, Command::ResumeSync { vol: VOL });
+            } else if second % 60 == 59 {
+                self.help(node);
+            }
+        }
+    }
+
+    /// Cases in which DRBD waits for a decision.
+    fn help(&mut self, node: usize) {
+        let s = self.nodes[node].state;
+        let p = self.nodes[self.peer_of(node)].state;
+        let best = s.disk.max(p.disk) < Disk::Consistent;
+        let turn = self.rng.percent(50);
+        if s.conn == Conn::Connected && best && s.disk == Disk::Inconsistent && turn {
+            // Nobody has good data any more.
+            self.truth.forced = true;
+            self.want_order(
+                node,
+                Command::Primary {
+                    vol: VOL,
+                    force: true,
+                },
+            );
+        }
+        let idle = s.conn == Conn::Connected && p.conn == Conn::Connected;
+        if idle && s.disk == Disk::UpToDate && p.disk < Disk::UpToDate && p.disk > Disk::Attaching {
+            self.stats.count("stuck pair reconnected");
+            self.want_order(
+                node,
+                Command::Disconnect {
+                    peer: PEER,
+                    force: true,
+                },
+            );
+        }
+    }
+
+    /// Heals what leads to a node at some moment, whatever happens to the node meanwhile.
+    fn schedule_free(&mut self, at: Instant, node: usize) {
+        self.healing.push((at, node));
+    }
+}

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What applications were told, and so what each disk owes.
+//!
+//! For each disk and sector it keeps the values that a read from this disk may return: the one
+//! whose write was acknowledged last, and those of writes that are under way, failed, or died with
+//! their node. Disks have owed-lists of their own, so that the two sides of a split brain can be
+//! told apart; a resync hands over the list of its source. Anything else that is read has been
+//! lost or came back from the dead.
+
+use crate::node::App;
+use crate::world::{say, World};
+use drbd_core::node::{AppOp, AppResult, Note};
+use drbd_core::state::disk::State as Disk;
+use drbd_core::state::{conn::State as Conn, State};
+use drbd_core::units::SectorRange;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one disk owes.
+#[derive(Clone, Default)]
+struct Debt {
+    /// By sector, unless it stands in `more`.
+    one: Vec<u64>,
+    /// Where several values are possible, in the order of their writing.
+    more: BTreeMap<u32, Vec<u64>>,
+    /// Sectors written by applications of this node since their last flush, in order.
+    unflushed: Vec<u32>,
+    /// How many were taken off the front of it so far.
+    flushed: u64,
+}
+
+impl Debt {
+    fn may(&self, sector: u32, value: u64) -> bool {
+        match self.more.get(&sector) {
+            Some(values) => values.contains(&value),
+            None => self.one[sector as usize] == value,
+        }
+    }
+
+    fn add(&mut self, sector: u32, value: u64) {
+        let one = self.one[sector as usize];
+        if let Some(values) = self.more.get_mut(&sector) {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        } else if one != value {
+            self.more.insert(sector, vec![one, value]);
+        }
+    }
+
+    /// Only those that `keep` says, if it leaves any.
+    fn retain(&mut self, sector: u32, mut keep: impl FnMut(usize, u64) -> bool) {
+        let Some(values) = self.more.get_mut(&sector) else {
+            return;
+        };
+        let mut ix = 0;
+        let before = values.clone();
+        values.retain(|v| {
+            ix += 1;
+            keep(ix - 1, *v)
+        });
+        match values.len() {
+            0 => *values = before,
+            1 => {
+                self.one[sector as usize] = values[0];
+                self.more.remove(&sector);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The books.
+pub struct Truth {
+    debts: Vec<Debt>,
+    /// Writes that wait for their acknowledgement: tag of the first sector, range.
+    open: Vec<(u64, SectorRange)>,
+    /// Places that were zeroed lately: what they hold cannot be told apart.
+    zeroed: BTreeSet<u32>,
+    /// Who was Primary, or changed data, without its peer since they last agreed.
+    pub alone: Vec<bool>,
+    /// An administrator did something after which all may differ.
+    pub forced: bool,
+    /// UUIDs that any node ever had, without bit 0.
+    uuids: BTreeSet<u64>,
+    last: Vec<[u64; 4]>,
+}
+
+impl Truth {
+    /// Empty disks.
+    pub fn new(nodes: usize, sectors: usize) -> Truth {
+        let debt = Debt {
+            one: vec![0; sectors],
+            ..Debt::default()
+        };
+        Truth {
+            debts: vec![debt; nodes],
+            open: Vec::new(),
+            zeroed: BTreeSet::new(),
+            alone: vec![false; nodes],
+            forced: false,
+            uuids: BTreeSet::new(),
+            last: vec![[0; 4]; nodes],
+        }
+    }
+
+    /// A write was submitted; sector `n` of it carries `tag + n`.
+    pub fn submitted(&mut self, range: SectorRange, tag: u64) {
+        self.open.push((tag, range));
+        for debt in &mut self.debts {
+            for n in 0..range.len.0 {
+                debt.add((range.start.0 + n) as u32, tag + n);
+            }
+        }
+    }
+
+    /// A range is going to be zeroed.
+    pub fn zeroing(&mut self, range: SectorRange, tag: u64) {
+        self.open.push((tag, range));
+        for n in 0..range.len.0 {
+            let sector = (range.start.0 + n) as u32;
+            self.zeroed.insert(sector);
+            self.debts.iter_mut().for_each(|d| d.add(sector, 0));
+        }
+    }
+
+    fn close(&mut self, tag: u64) -> Option<SectorRange> {
+        let at = self.open.iter().position(|(t, _)| *t == tag)?;
+        Some(self.open.swap_remove(at).1)
+    }
+
+    fn is_open(open: &[(u64, SectorRange)], value: u64) -> bool {
+        open.iter()
+            .any(|(t, r)| value >= *t && value < *t + r.len.0)
+    }
+
+    /// A write was acknowledged: on disk `node`, what was there before its submission is gone.
+    fn acknowledged(&mut self, node: usize, range: SectorRange, tag: u64) {
+        let open = &self.open;
+        let debt = &mut self.debts[node];
+        for n in 0..range.len.0 {
+            let sector = (range.start.0 + n) as u32;
+            if self.zeroed.contains(&sector) {
+                continue;
+            }
+            let at = debt
+                .more
+                .get(&sector)
+                .and_then(|v| v.iter().position(|v| *v == tag + n));
+            let Some(at) = at else { continue };
+            // Overlapping writes in flight may be ordered either way.
+            debt.retain(sector, |ix, v| ix >= at || Truth::is_open(open, v));
+        }
+    }
+
+    /// It failed, or its node died: it may have happened or not.
+    pub fn undecided(&mut self, tag: u64) {
+        self.close(tag);
+    }
+
+    /// How far a flush that begins now will reach.
+    pub fn mark(&self, node: usize) -> u64 {
+        let d = &self.debts[node];
+        d.flushed + d.unflushed.len() as u64
+    }
+
+    fn flushed(&mut self, node: usize, mark: u64) {
+        let d = &mut self.debts[node];
+        let n = mark.saturating_sub(d.flushed).min(d.unflushed.len() as u64);
+        d.unflushed.drain(..n as usize);
+        d.flushed += n;
+    }
+
+    /// The copy of `to` became that of `from`.
+    fn hand_over(&mut self, from: usize, to: usize) {
+        let (one, more) = (self.debts[from].one.clone(), self.debts[from].more.clone());
+        let d = &mut self.debts[to];
+        (d.one, d.more) = (one, more);
+    }
+
+    /// Whatever is on this disk counts from now on.
+    pub fn accept(&mut self, node: usize, data: &[u64]) {
+        let d = &mut self.debts[node];
+        d.one.clear();
+        d.one.extend_from_slice(data);
+        d.more.clear();
+    }
+}
+
+impl World {
+    /// What an application learns.
+    pub(crate) fn judge(&mut self, node: usize, done: &App, result: AppResult) {
+        let peer = self.peer_of(node);
+        match (done.io.op, result) {
+            (AppOp::Read, Ok(())) => self.check_read(node, done),
+            (AppOp::Read, Err(_)) => {}
+            (AppOp::Flush, Ok(())) => self.truth.flushed(node, done.tag),
+            (AppOp::Flush, Err(_)) => {}
+            (_, Err(_)) => self.truth.undecided(done.tag),
+            (_, Ok(())) => {
+                self.truth.close(done.tag);
+                let (own, other) = (&self.nodes[node], &self.nodes[peer]);
+                let good = |s: &State| s.disk == Disk::UpToDate;
+                if good(&own.state) && done.good {
+                    let first = done.io.range.start.0 as u32;
+                    let sectors = first..first + done.io.range.len.0 as u32;
+                    self.truth.debts[node].unflushed.extend(sectors);
+                    self.truth.acknowledged(node, done.io.range, done.tag);
+                }
+                let linked = done.link != 0 && done.link == own.link() && done.link == other.link();
+                let both = own.state.conn >= Conn::Connected && other.state.conn >= Conn::Connected;
+                let told = own.state.pdsk == Disk::UpToDate && good(&other.state);
+                if linked && both && told && self.knobs.protocol > 1 {
+                    if self.knobs.protocol == 3 {
+                        self.check_mirrored(node, done);
+                    }
+                    self.truth.acknowledged(peer, done.io.range, done.tag);
+                }
+            }
+        }
+    }
+
+    /// Protocol C: the write is on the disk of the peer when the application hears of it.
+    fn check_mirrored(&mut self, node: usize, done: &App) {
+        if done.io.op != AppOp::Write {
+            return;
+        }
+        let peer = self.peer_of(node);
+        let found = self.nodes[peer].disk.read(done.io.range);
+        for (sector, (value, tag)) in (done.io.range.start.0..).zip(found.iter().zip(done.tag..)) {
+            let newer = *value > tag || Truth::is_open(&self.truth.open, *value);
+            if *value != tag && !newer && !self.truth.zeroed.contains(&(sector as u32)) {
+                let why = format!("n{node} sector {sector}: {tag:#x}, the peer has {value:#x}");
+                self.violated("protocol C: both disks have what is acknowledged", &why);
+            }
+        }
+    }
+
+    fn check_read(&mut self, node: usize, done: &App) {
+        let peer = self.peer_of(node);
+        let local = done.good && self.nodes[node].state.disk == Disk::UpToDate;
+        for (sector, value) in (done.io.range.start.0 as u32..).zip(&done.pages) {
+            let fine = self.truth.debts[node].may(sector, *value)
+                || !local && self.truth.debts[peer].may(sector, *value);
+            if !fine && !self.truth.zeroed.contains(&sector) {
+                let debt = &self.truth.debts[node];
+                let one = [debt.one[sector as usize]];
+                let may = debt.more.get(&sector).map_or(&one[..], |v| &v[..]);
+                let why = format!("n{node} sector {sector} reads {value:#x}, may be {may:x?}");
+                self.violated("reads return what was acknowledged", &why);
+            }
+        }
+    }
+
+    /// A node lost its power, and `lost` sectors of its disk are not what they were.
+    pub(crate) fn node_died(&mut self, node: usize, was: State, lost: &[u32]) {
+        let unflushed: BTreeSet<u32> = self.truth.debts[node].unflushed.drain(..).collect();
+        let primary = was.role.is_primary();
+        let durable = was.disk == Disk::UpToDate && !self.truth.forced;
+        for sector in lost {
+            let value = self.nodes[node]
+                .disk
+                .data(drbd_core::units::Sectors(u64::from(*sector) + 1))[*sector as usize];
+            let debt = &self.truth.debts[node];
+            // Acknowledged, flushed, and gone all the same.
+            let one = debt.one[*sector as usize];
+            let gone = one != 0 && !debt.more.contains_key(sector) && !unflushed.contains(sector);
+            if durable && primary && gone && !self.truth.zeroed.contains(sector) {
+                let why = format!("n{node} sector {sector}: {one:#x} became {value:#x}");
+                self.violated("what was flushed stays", &why);
+            }
+            self.truth.debts[node].add(*sector, value);
+        }
+        self.stats.lost_sectors += lost.len() as u64;
+    }
+
+    /// The state of a volume changed.
+    pub(crate) fn state_changed(&mut self, node: usize, old: State, new: State) {
+        self.nodes[node].state = new;
+        self.stats.state_changed(&old, &new);
+        let peer = self.peer_of(node);
+        if new.role.is_primary() && (new.conn < Conn::Connected || new.pdsk != Disk::UpToDate) {
+            self.truth.alone[node] = true;
+        }
+        if new.disk != Disk::UpToDate || old.disk == Disk::UpToDate {
+            return;
+        }
+        let p = self.nodes[peer].state;
+        let linked = self.nodes[node].link() != 0
+            && self.nodes[node].link() == self.nodes[peer].link()
+            && new.conn >= Conn::Connected;
+        if !linked {
+            if old.disk == Disk::Inconsistent {
+                if !self.truth.forced {
+                    let why = format!("n{node} {} {}", new.conn, p.disk);
+                    self.violated("an Inconsistent disk needs a resync", &why);
+                }
+                self.accept_data_of(node);
+            }
+            return;
+        }
+        if p.disk == Disk::UpToDate && new.conn == Conn::Connected {
+            self.check_equal(node, "a disk that becomes UpToDate equals its peer's");
+            self.truth.hand_over(peer, node);
+        } else if old.disk == Disk::Inconsistent && p.disk < Disk::Consistent {
+            self.accept_data_of(node);
+        }
+    }
+
+    /// Both disks are equal outside of what is on its way.
+    pub(crate) fn check_equal(&mut self, node: usize, oracle: &str) {
+        let peer = self.peer_of(node);
+        let size = self.last_size;
+        if self.data(node, size) == self.data(peer, size) {
+            return;
+        }
+        let moving = self.on_the_way();
+        let found = self
+            .data(node, size)
+            .iter()
+            .zip(self.data(peer, size))
+            .enumerate();
+        let wrong = found
+            .filter(|(at, (a, b))| a != b && !self.truth.zeroed.contains(&(*at as u32)))
+            .find(|(_, (a, b))| !moving.contains(**a.max(b)))
+            .map(|(at, (a, b))| (at, *a, *b));
+        if let Some((at, a, b)) = wrong {
+            let bit = drbd_core::units::BmBit(at as u64 / 8);
+            let bits = [node, peer].map(|n| self.is_dirty(n, bit));
+            let why = format!("n{node} sector {at}: {a:#x}, n{peer}: {b:#x}, dirty {bits:?}");
+            self.violated(oracle, &why);
+        }
+    }
+
+    /// Values that are on their way to some disk.
+    fn on_the_way(&self) -> Moving {
+        let mut moving = Moving::default();
+        for n in &self.nodes {
+            n.apps
+                .iter()
+                .filter(|(_, a)| a.tag != 0)
+                .for_each(|(_, a)| moving.add(&a.pages));
+            n.bufs.iter().for_each(|(_, b)| moving.add(b));
+            n.writes.iter().for_each(|(_, w)| moving.add(&w.tags));
+            n.sockets
+                .iter()
+                .flat_map(|s| &s.inbox)
+                .for_each(|f| moving.add(&f.data));
+        }
+        let held = self.net.held.iter().flatten();
+        for event in self.events.iter().map(|(_, _, e)| e).chain(held) {
+            if let crate::world::Event::Deliver(_, _, frame) = event {
+                moving.add(&frame.data);
+            }
+        }
+        moving
+    }
+
+    /// The guarantees do not reach this far: takes the data as they are.
+    pub fn accept_data_of(&mut self, node: usize) {
+        let sectors = self.truth.debts[node].one.len();
+        let known = self.nodes[node].disk.data_sectors() as u64;
+        let mut data = self.data(node, drbd_core::units::Sectors(known)).to_vec();
+        data.resize(sectors, 0);
+        self.truth.accept(node, &data);
+        let open: Vec<_> = self.truth.open.clone();
+        for (tag, range) in open {
+            for n in 0..range.len.0 {
+                self.truth.debts[node].add((range.start.0 + n) as u32, tag + n);
+            }
+        }
+    }
+
+    /// A split brain was found: there has to be one.
+    pub(crate) fn split_brain(&mut self, node: usize, note: Note) {
+        self.stats.split_brains += 1;
+        let both = self.truth.alone.iter().all(|a| *a);
+        if !both && !self.truth.forced {
+            let why = format!("n{node}: {note}; alone: {:?}", self.truth.alone);
+            self.violated("a split brain takes two", &why);
+        }
+    }
+
+    /// Both disks agree again: what was before does not count any more.
+    pub(crate) fn agreed(&mut self) {
+        say!(self, "both nodes agree");
+        self.check_equal(0, "two UpToDate disks are equal");
+        self.truth.alone.fill(false);
+        self.truth.forced = false;
+        self.truth.zeroed.clear();
+    }
+
+    /// The UUIDs that reach a disk are known ones, moved, or one that is new.
+    pub(crate) fn superblock_written(&mut self, node: usize, page: &[u8]) {
+        let Ok(page) = <&[u8; 4096]>::try_from(page) else {
+            return;
+        };
+        let now = drbd_core::meta::Superblock::decode(page).uuid;
+        let before = std::mem::replace(&mut self.truth.last[node], now);
+        if now == before {
+            return;
+        }
+        for (slot, uuid) in now.iter().enumerate() {
+            let name = uuid & !1;
+            let known = self.truth.uuids.contains(&name) || name == 0 || *uuid == 4;
+            if !known && slot >= 2 && before != [0; 4] {
+                // What was never current nor bitmap cannot be history, unless both moved at once.
+                let aged = self
+                    .truth
+                    .uuids
+                    .iter()
+                    .any(|u| u.wrapping_add(1 << 48) == name);
+                if !aged {
+                    self.stats.odd_uuids += 1;
+                }
+            }
+            self.truth.uuids.insert(name);
+        }
+    }
+}
+
+/// Values on their way, as ranges of tags.
+#[derive(Default)]
+struct Moving(BTreeSet<u64>);
+
+impl Moving {
+    fn add(&mut self, values: &[u64]) {
+        self.0.extend(values.iter().filter(|v| **v != 0));
+    }
+
+    fn contains(&self, value: u64) -> bool {
+        self.0.contains(&value)
+    }
+}
