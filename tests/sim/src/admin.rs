@@ -27,6 +27,10 @@ pub struct Options {
     pub c_min_rate: u32,
     /// `al-extents`.
     pub al_extents: u32,
+    /// Changes to the other options of the connection.
+    pub net: fn(&mut NetConf),
+    /// Changes to the other options of the disk.
+    pub disk: fn(&mut DiskConf),
 }
 
 impl Default for Options {
@@ -35,6 +39,8 @@ impl Default for Options {
             protocol: 3,
             c_min_rate: 250,
             al_extents: 67,
+            net: |_| {},
+            disk: |_| {},
         }
     }
 }
@@ -140,19 +146,23 @@ impl World {
 
     /// The options of the connection.
     pub(crate) fn net_conf(&self) -> NetConf {
-        NetConf {
+        let mut conf = NetConf {
             wire_protocol: self.options.protocol,
             ..NetConf::default()
-        }
+        };
+        (self.options.net)(&mut conf);
+        conf
     }
 
     fn disk_conf(&self) -> DiskConf {
-        DiskConf {
+        let mut conf = DiskConf {
             meta_dev_idx: -3,
             c_min_rate: self.options.c_min_rate,
             al_extents: self.options.al_extents,
             ..DiskConf::default()
-        }
+        };
+        (self.options.disk)(&mut conf);
+        conf
     }
 
     /// `drbdadm up`: powers the node on if need be, applies the activity log, attaches, connects.

@@ -125,6 +125,7 @@ pub fn run(seed: u64) {
         protocol: 3,
         c_min_rate: if seed % 3 == 0 { 0 } else { 250 },
         al_extents: 67,
+        ..Options::default()
     };
     w.up(0);
     w.up(1);

@@ -229,12 +229,8 @@ impl<S: Store> Resource<S> {
                 self.refuse_peer(peer, h);
                 return;
             }
-        } else if p.two_primaries != 0 {
-            // Two Primaries are not supported here: the peer is told by losing the connection.
-            self.log_peer(Note::Incompatible(Setting::TwoPrimaries), h);
-            self.refuse_peer(peer, h);
-            return;
         }
+        n.two_primaries = p.two_primaries != 0;
         n.wire_protocol = p.protocol.clamp(1, 3);
         n.after_sb_0p = mirrored(p.after_sb_0p);
         n.after_sb_1p = mirrored(p.after_sb_1p);

@@ -340,14 +340,10 @@ fn refusals() {
     let connect = |conf| Command::Connect { peer: PEER, conf };
     let two = NetConf {
         two_primaries: true,
+        wire_protocol: 1,
         ..NetConf::default()
     };
-    assert_eq!(n.order(connect(two)), ErrCode::InvalidRequest.number());
-    let info = n.done.last().unwrap().2.unwrap();
-    assert_eq!(
-        info.to_string(),
-        "allow-two-primaries: not supported by drbd_rs yet"
-    );
+    assert_eq!(n.order(connect(two)), ErrCode::NotProtoC.number());
     let ahead = NetConf {
         on_congestion: 1,
         ..NetConf::default()

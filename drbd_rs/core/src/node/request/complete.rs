@@ -99,7 +99,7 @@ impl<S: Store> Resource<S> {
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
-        if r.is_write() && r.io.range.len.0 != 0 && r.was_tried() {
+        if r.is_write() && r.io.range.len.0 != 0 && (r.was_tried() || r.touched) {
             let both = r.local == Local::Ok && r.net.is_good();
             if !both {
                 self.set_out_of_sync(r.vol, r.io.range, h);
@@ -178,6 +178,13 @@ impl<S: Store> Resource<S> {
             self.net_answer(id, Answer::Good);
         }
         self.settle(id, h);
+    }
+
+    /// Nothing more is expected from the peer.
+    pub(super) fn net_finish(&mut self, id: Id) {
+        if let Some(r) = self.io.requests.get_mut(id) {
+            r.net.finish();
+        }
     }
 
     /// Notes the first answer of the peer, or a worse one.

@@ -142,6 +142,14 @@ impl Received {
         }
     }
 
+    /// A write of epoch `number` is not taken: it does not count.
+    pub(super) fn exclude(&mut self, number: u32) {
+        if let Some(e) = self.at(number) {
+            e.size = e.size.saturating_sub(1);
+            e.active = e.active.saturating_sub(1);
+        }
+    }
+
     /// Closes the open epoch. False if too many are unfinished.
     fn close(&mut self, nr: BarrierNr) -> bool {
         let open = self.open();
@@ -226,6 +234,11 @@ impl<S: Store> Resource<S> {
             };
             if h.room() < UNIT {
                 return true;
+            }
+            if oldest.size == 0 {
+                // All its writes were refused: the peer does not wait for it.
+                rx.pop();
+                continue;
             }
             if rx.flushing == Flushing::No && ordering == Ordering::Flush {
                 rx.flushing = Flushing::Asking(0);

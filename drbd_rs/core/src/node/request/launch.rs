@@ -45,7 +45,15 @@ impl<S: Store> Resource<S> {
             return;
         };
         if self.io_state(r.vol).is_suspended() || self.io.thaw.is_running() {
-            self.readmit(id, h);
+            if r.touched {
+                self.hold(id);
+            } else {
+                self.readmit(id, h);
+            }
+            return;
+        }
+        if r.is_write() && self.peer_writes_to(r.vol, r.io.range) {
+            self.hold(id);
             return;
         }
         match r.io.op {

@@ -23,6 +23,7 @@
 mod acks;
 mod al_gate;
 mod complete;
+mod conflict;
 mod epoch_receive;
 mod epoch_send;
 mod gate;
@@ -108,6 +109,8 @@ pub(crate) struct ResourceIo<S: Store> {
     ordering: Ordering,
     thaw: thaw::Walk,
     timer_due: Option<Instant>,
+    /// How long the peer's write at the head of `peer_waiting` may wait for its turn.
+    patience: Option<conflict::Patience>,
     /// Continuations that are due.
     afters: [Option<(After, bool)>; AFTERS],
 }
@@ -126,6 +129,7 @@ impl<S: Store> ResourceIo<S> {
             ordering: Ordering::Flush,
             thaw: thaw::Walk::IDLE,
             timer_due: None,
+            patience: None,
             afters: [None; AFTERS],
         }
     }
@@ -143,8 +147,13 @@ pub(crate) struct VolumeIo<S: Store> {
     al_wait: Queue,
     /// Waits for the transaction that is being written, or will be next.
     al_tx: Queue,
-    /// Writes that the applications have not been told of.
+    /// Waits, with its extents, for writes of the peer.
+    held: Queue,
+    /// Writes that the applications have not been told of, and with two Primaries those of the
+    /// peer that are under way.
     writes: IntervalSet<S::Vec<interval::Slot>>,
+    /// Those of the peer in `writes`.
+    peer_writes: u32,
     /// Admitted and not completed: `ap:`.
     in_flight: u32,
     /// Reasons not to admit anything.
@@ -178,7 +187,9 @@ impl<S: Store> VolumeIo<S> {
             conflict_ended: false,
             al_wait: Queue::EMPTY,
             al_tx: Queue::EMPTY,
+            held: Queue::EMPTY,
             writes: IntervalSet::new(writes),
+            peer_writes: 0,
             in_flight: 0,
             gate: 0,
             gate_waiters: [After::Nothing; gate::WAITERS],
@@ -364,6 +375,7 @@ impl<S: Store> Resource<S> {
         loop {
             let full = self.meta_pump(vol, h)
                 || self.abandon_pump(vol, h)
+                || self.held_pump(vol, h)
                 || self.conflict_pump(vol, h)
                 || self.al_pump(vol, h)
                 || self.admission_pump(vol, h);

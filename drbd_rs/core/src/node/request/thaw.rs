@@ -158,6 +158,7 @@ impl<S: Store> Resource<S> {
         }
         if let Some(r) = self.io.requests.get_mut(id) {
             r.net = Net::None;
+            r.postponed = false;
         }
         match r.io.op {
             AppOp::Read => self.queue_read(id, h),

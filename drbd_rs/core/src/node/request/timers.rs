@@ -26,6 +26,7 @@ impl<S: Store> Resource<S> {
             .filter(|v| !v.ctl.dropped)
             .filter_map(|v| v.backing.as_ref()?.meta_io.due())
             .chain(self.io.timer_due)
+            .chain(self.io.patience.map(|p| p.until))
             .min()
     }
 

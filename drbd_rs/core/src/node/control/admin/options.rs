@@ -37,6 +37,13 @@ impl<S: Store> Resource<S> {
                 return Err((ErrCode::NeedApv100, None));
             }
         }
+        let primaries = self
+            .states()
+            .any(|s| s.role.is_primary())
+            .then(|| self.states().any(|s| s.peer.is_primary()));
+        if !new.two_primaries && primaries == Some(true) {
+            return Err((ErrCode::NeedAllowTwoPri, None));
+        }
         if new.two_primaries && new.wire_protocol != PROTOCOL_C {
             return Err((ErrCode::NotProtoC, None));
         }
@@ -56,9 +63,6 @@ impl<S: Store> Resource<S> {
             return Err((ErrCode::CongNotProtoA, None));
         }
         let missing = |m| Err((ErrCode::InvalidRequest, Some(Note::Unsupported(m))));
-        if new.two_primaries {
-            return missing(Missing::TwoPrimaries);
-        }
         if !new.integrity_alg.is_empty() {
             return missing(Missing::Integrity);
         }
