@@ -91,3 +91,106 @@ fn two_primaries_write_to_the_same_blocks() {
         two_primaries(seed);
     }
 }
+
+/// Writes in bursts until the peer falls behind, then lets it catch up. Says how often it fell.
+fn congestion(seed: u64) -> u32 {
+    let options = Options {
+        protocol: 1,
+        net: |n| {
+            n.on_congestion = 1;
+            n.cong_fill = 400;
+        },
+        ..Options::default()
+    };
+    let mut w = connected(seed, options);
+    w.net.delay = Duration(5_000_000);
+    let mut fell = 0;
+    for _ in 0..w.rng.between(2, 6) {
+        let mut ahead = false;
+        for _ in 0..w.rng.between(10, 200) {
+            w.random_io(0);
+            let pause = Duration(w.rng.below(400_000));
+            w.run(pause);
+            ahead |= w.cstate(0) == "Ahead";
+        }
+        fell += u32::from(ahead);
+        match w.rng.below(8) {
+            0 => {
+                w.set_network(false);
+                let span = Duration(w.rng.below(20_000_000_000));
+                w.run(span);
+                w.set_network(true);
+            }
+            1 => {
+                w.crash(1);
+                let span = Duration(w.rng.below(20_000_000_000));
+                w.run(span);
+                w.up(1);
+            }
+            _ => {
+                let span = Duration(w.rng.below(3_000_000_000));
+                w.run(span);
+            }
+        }
+    }
+    w.run_until("both UpToDate", Duration::secs(300), World::is_in_sync);
+    w.quiesce();
+    assert_eq!((w.bits_set(0), w.bits_set(1)), (0, 0), "seed {seed}");
+    w.assert_equal_disks();
+    w.read_everything(0);
+    w.secondary(0);
+    w.down(0);
+    w.down(1);
+    fell
+}
+
+#[test]
+fn a_primary_pulls_ahead_of_a_slow_network() {
+    // 467: ahead again while the peer still asked its helper about the resync before.
+    let fell: u32 = seeds(60).chain([467]).map(congestion).sum();
+    assert!(fell >= 60, "only {fell} times");
+}
+
+#[test]
+fn too_many_extents_in_use_pull_ahead_as_well() {
+    let options = Options {
+        protocol: 1,
+        net: |n| {
+            n.on_congestion = 1;
+            n.cong_extents = 2;
+        },
+        ..Options::default()
+    };
+    let mut w = connected(1, options);
+    for at in 0..4 {
+        w.submit(0, AppOp::Write, at * 8192, 8);
+    }
+    w.run(Duration::millis(2));
+    assert_eq!(w.cstate(0), "Ahead");
+    // It left the network alone for a second.
+    w.run(Duration::millis(900));
+    assert_eq!((w.cstate(0), w.cstate(1)), ("Ahead", "Behind"));
+    w.run_until("both UpToDate", Duration::secs(10), World::is_in_sync);
+    w.assert_equal_disks();
+}
+
+#[test]
+fn a_congested_connection_may_be_given_up() {
+    let options = Options {
+        protocol: 1,
+        net: |n| {
+            n.on_congestion = 2;
+            n.cong_fill = 100;
+        },
+        ..Options::default()
+    };
+    let mut w = connected(1, options);
+    w.net.delay = Duration::millis(50);
+    for _ in 0..30 {
+        w.random_io(0);
+        w.run(Duration::millis(1));
+    }
+    w.run(Duration::secs(1));
+    assert_eq!(w.cstate(0), "StandAlone");
+    w.quiesce();
+}

@@ -69,8 +69,6 @@ impl Setting {
 /// Which feature is refused for the time being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// `on-congestion` other than `block`.
-    Congestion,
     /// `data-integrity-alg`.
     Integrity,
     /// `resize`.
@@ -85,7 +83,6 @@ impl Missing {
     /// The word an administrator knows it by.
     pub const fn name(self) -> &'static str {
         match self {
-            Missing::Congestion => "on-congestion other than block",
             Missing::Integrity => "data-integrity-alg",
             Missing::Resize => "resize",
             Missing::Verify => "online verify",
@@ -310,6 +307,11 @@ pub enum Note {
     RequestTimeout {
         /// Milliseconds.
         limit: u64,
+    },
+    /// `congestion-fill` or `congestion-extents` was reached.
+    Congested {
+        /// It was `congestion-fill`.
+        fill: bool,
     },
     /// Acknowledgements that the peer sent before a write do not arrive.
     AcksMissing,

@@ -261,6 +261,8 @@ impl Note {
             Note::Violated { packet, why } => {
                 write!(f, "peer broke the protocol: {}: {why}", packet.name())
             }
+            Note::Congested { fill: true } => f.write_str("Congestion-fill threshold reached"),
+            Note::Congested { fill: false } => f.write_str("Congestion-extents threshold reached"),
             Note::AcksMissing => {
                 f.write_str("Timed out waiting for missing ack packets; disconnecting")
             }

@@ -12,6 +12,7 @@ use super::stats::Moved;
 use super::super::control::IoErrorKind;
 use super::super::io::{AppOp, AppResult, Effect, Host, IoError, VolIx};
 use super::super::{Resource, Store};
+use crate::state::conn::State as Conn;
 use crate::store::slab::Id;
 
 impl<S: Store> Resource<S> {
@@ -104,7 +105,7 @@ impl<S: Store> Resource<S> {
             if !both {
                 self.set_out_of_sync(r.vol, r.io.range, h);
             } else if r.net.answer() == Some(Answer::GoodInSync) {
-                self.set_in_sync(r.vol, r.io.range, h);
+                self.in_sync_or_announced(&r, h);
             }
         }
         self.put_extents(id);
@@ -112,6 +113,17 @@ impl<S: Store> Resource<S> {
             self.io.log.remove(&mut self.io.requests, id);
         }
         self.io.requests.remove(id);
+    }
+
+    /// The peer has cleared the bits of a write. While this node is ahead it may have written there
+    /// again since: then both keep them.
+    fn in_sync_or_announced(&mut self, r: &Request, h: &mut impl Host) {
+        if self.io_state(r.vol).conn == Conn::Ahead {
+            self.set_out_of_sync(r.vol, r.io.range, h);
+            self.tell_out_of_sync(r.vol, r.io.range, h);
+        } else {
+            self.set_in_sync(r.vol, r.io.range, h);
+        }
     }
 
     /// The own disk is done with a request.
@@ -174,7 +186,9 @@ impl<S: Store> Resource<S> {
         }
         r.net.set_sent();
         r.sent_at = Some(now);
-        if r.expect == Expect::Sent {
+        let expect = r.expect;
+        self.enters_wire(id);
+        if expect == Expect::Sent {
             self.net_answer(id, Answer::Good);
         }
         self.settle(id, h);
@@ -182,6 +196,7 @@ impl<S: Store> Resource<S> {
 
     /// Nothing more is expected from the peer.
     pub(super) fn net_finish(&mut self, id: Id) {
+        self.leaves_wire(id);
         if let Some(r) = self.io.requests.get_mut(id) {
             r.net.finish();
         }

@@ -16,6 +16,7 @@ use crate::bitmap::BitSpan;
 use crate::state::disk::State as Disk;
 use crate::state::State;
 use crate::store::slab::Id;
+use crate::units::SectorRange;
 use crate::wire::data::dp;
 use crate::wire::{feature, BlockDesc, BlockReq, Data, Packet, Trim};
 
@@ -74,9 +75,12 @@ impl<S: Store> Resource<S> {
     }
 
     fn launch_write(&mut self, id: Id, r: Request, h: &mut impl Host) {
+        let sized = r.io.range.len.0 != 0;
+        if sized {
+            self.consider_congestion(r.vol, h);
+        }
         let s = self.io_state(r.vol);
         let connected = self.connected(PEER).is_some();
-        let sized = r.io.range.len.0 != 0;
         let remote = connected && s.replicates();
         let good = s.disk == Disk::UpToDate || s.pdsk == Disk::UpToDate;
         let local = self.io_has_disk(r.vol) && (good || !sized);
@@ -121,11 +125,16 @@ impl<S: Store> Resource<S> {
             return;
         }
         self.before_send(PEER, self.io.epoch, h);
+        self.tell_out_of_sync(r.vol, r.io.range, h);
+    }
+
+    /// Tells the peer that it lacks a range.
+    pub(super) fn tell_out_of_sync(&mut self, vol: VolIx, range: SectorRange, h: &mut impl Host) {
         let desc = BlockDesc {
-            sector: r.io.range.start,
-            blksize: r.io.range.bytes(),
+            sector: range.start,
+            blksize: range.bytes(),
         };
-        let vnr = self.io_vnr(r.vol);
+        let vnr = self.io_vnr(vol);
         self.send_plain(PEER, Sock::Data, vnr, Packet::OutOfSync(desc), h);
     }
 
@@ -227,6 +236,9 @@ impl<S: Store> Resource<S> {
         r.incarnation = incarnation;
         r.sent_at = None;
         let vol = r.vol;
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.live = v.io.live.saturating_add(1);
+        }
         self.count_pending(vol, true);
     }
 

@@ -24,6 +24,7 @@ mod acks;
 mod al_gate;
 mod complete;
 mod conflict;
+mod congestion;
 mod epoch_receive;
 mod epoch_send;
 mod gate;
@@ -160,6 +161,12 @@ pub(crate) struct VolumeIo<S: Store> {
     gate: u32,
     /// Run when nothing is in flight.
     gate_waiters: [After; gate::WAITERS],
+    /// Sectors in TCP's hands or at the peer, not yet in an acknowledged epoch.
+    on_wire: u64,
+    /// Requests with a live leg to the peer.
+    live: u32,
+    /// When the resync after a congestion starts.
+    ahead_due: Option<Instant>,
     /// I/O of this part on the backing device: `lo:`.
     local: u32,
     /// Control knows that the failed disk is no longer used.
@@ -193,6 +200,9 @@ impl<S: Store> VolumeIo<S> {
             in_flight: 0,
             gate: 0,
             gate_waiters: [After::Nothing; gate::WAITERS],
+            on_wire: 0,
+            live: 0,
+            ahead_due: None,
             local: 0,
             idle_told: false,
             abandon: false,
@@ -388,6 +398,10 @@ impl<S: Store> Resource<S> {
                 break;
             }
         }
+        if h.room() < UNIT {
+            return true;
+        }
+        self.ahead_pump(vol, h);
         self.gate_pump(vol, h);
         self.disk_idle_pump(vol, h);
         h.room() < UNIT

@@ -156,6 +156,7 @@ impl<S: Store> Resource<S> {
             // It is counted again when it is queued.
             self.count_pending(r.vol, false);
         }
+        self.leaves_wire(id);
         if let Some(r) = self.io.requests.get_mut(id) {
             r.net = Net::None;
             r.postponed = false;

@@ -20,11 +20,14 @@ const LOOK: Duration = Duration::secs(1);
 impl<S: Store> Resource<S> {
     /// When [`Resource::request_pump`] has something to do next.
     pub(crate) fn request_deadline(&self) -> Option<Instant> {
+        let ahead = self.volumes.iter().flatten();
+        let ahead = ahead.filter_map(|v| v.io.ahead_due);
         self.volumes
             .iter()
             .flatten()
             .filter(|v| !v.ctl.dropped)
             .filter_map(|v| v.backing.as_ref()?.meta_io.due())
+            .chain(ahead)
             .chain(self.io.timer_due)
             .chain(self.io.patience.map(|p| p.until))
             .min()

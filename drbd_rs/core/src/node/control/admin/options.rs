@@ -66,9 +66,6 @@ impl<S: Store> Resource<S> {
         if !new.integrity_alg.is_empty() {
             return missing(Missing::Integrity);
         }
-        if new.on_congestion != 0 {
-            return missing(Missing::Congestion);
-        }
         Ok(())
     }
 
