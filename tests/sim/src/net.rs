@@ -13,7 +13,7 @@ use drbd_core::node::{
 };
 use drbd_core::time::Duration;
 use drbd_core::units::{saturate_u32, Vnr};
-use drbd_core::wire::{self, Command, Header, Packet, Socket};
+use drbd_core::wire::{self, Command, Header, Name64, Packet, Socket};
 
 /// Agreed protocol version of all tests.
 pub const APV: u32 = wire::APV_MAX;
@@ -21,6 +21,15 @@ pub const APV: u32 = wire::APV_MAX;
 pub const FEATURES: u32 = wire::feature::ALL;
 /// Packets that the receiver's side of a socket holds before the sender has to wait.
 const WINDOW: usize = 200;
+
+/// A stand-in for a digest of 16 bytes, as `md5` has.
+fn digest(data: &[u64]) -> [u8; 16] {
+    let sum = data.iter().fold(data.len() as u128, |sum, tag| {
+        sum.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
+            .wrapping_add(u128::from(*tag))
+    });
+    sum.to_be_bytes()
+}
 
 fn sock(ix: usize) -> Sock {
     match ix {
@@ -227,12 +236,28 @@ impl World {
             }
         };
         let mut buf = [0; 4096];
-        let payload_len = saturate_u32(data.len() as u64 * 512);
+        let mut payload_len = saturate_u32(data.len() as u64 * 512);
+        let mut guard = Vec::new();
+        if let Packet::Protocol(p) | Packet::ProtocolUpdate(p) = packet {
+            n.digests = p.integrity_alg != Name64::EMPTY;
+        }
+        let guarded = matches!(
+            packet,
+            Packet::Data(_) | Packet::DataReply(_) | Packet::RsDataReply(_)
+        );
+        if guarded && n.digests {
+            guard = digest(&data).to_vec();
+            payload_len += 16;
+        }
         let len = packet.encode(APV, FEATURES, Vnr(*vnr), payload_len, &mut buf);
-        let frame = Frame {
-            bytes: buf[..len].to_vec(),
+        let mut frame = Frame {
+            bytes: [&buf[..len], &guard].concat(),
             data,
         };
+        if guarded && std::mem::take(&mut self.flip) {
+            frame.data[0] ^= 1 << 60;
+            self.note(format!("n{node} a bit of {packet:?} flips"));
+        }
         // 1 GB/s.
         let cost = Duration(500 + u64::from(payload_len));
         (vec![frame], cost)
@@ -282,15 +307,20 @@ impl World {
         let n = &mut self.nodes[node];
         let Some(res) = n.res.as_ref() else { return };
         let mut buf = None;
+        let mut intact = true;
         match res.payload(&header, &packet) {
             PayloadPlan::None | PayloadPlan::Body { .. } => {}
-            PayloadPlan::Buffer { bytes, .. } => {
+            PayloadPlan::Buffer { bytes, digest: len } => {
                 assert_eq!(bytes as usize, frame.data.len() * 512);
+                intact = len == 0 || more == digest(&frame.data);
                 buf = Some(n.buffer(frame.data));
             }
             PayloadPlan::App {
-                app: AppId(app), ..
+                app: AppId(app),
+                digest: len,
+                ..
             } => {
+                intact = len == 0 || more == digest(&frame.data);
                 if let Some(app) = n.apps.get_mut(&app) {
                     app.pages = frame.data;
                 }
@@ -308,7 +338,7 @@ impl World {
             packet,
             buf,
             body: more,
-            intact: true,
+            intact,
         };
         self.step(node, input);
     }

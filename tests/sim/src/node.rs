@@ -135,6 +135,8 @@ pub struct Node {
     pub tick_at: Option<Instant>,
     /// Answers to administrators.
     pub answers: HashMap<u32, i32>,
+    /// Data are sent with digests.
+    pub digests: bool,
     /// The device is writable.
     pub writable: bool,
     /// Bits that the last resync began with.
@@ -159,6 +161,7 @@ impl Node {
             dancing: false,
             tick_at: None,
             answers: HashMap::new(),
+            digests: false,
             writable: false,
             resynced: 0,
         }

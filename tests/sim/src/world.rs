@@ -94,6 +94,8 @@ pub struct World {
     /// Requests of administrators made so far.
     pub(crate) next_op: u32,
     seed: u64,
+    /// A bit of the next data on the wire flips.
+    pub flip: bool,
     /// Some I/O of disks takes seconds.
     pub stalls: bool,
     /// Every effect goes into the trace (`SIM_VERBOSE` in the environment).
@@ -133,6 +135,7 @@ impl World {
             options: crate::admin::Options::default(),
             last_size: Sectors(0),
             next_op: 1,
+            flip: false,
             stalls: false,
             verbose: std::env::var_os("SIM_VERBOSE").is_some(),
             seed,

@@ -4,6 +4,7 @@
 //!
 //! `IO_SEEDS=from..to` looks at more seeds than the few of a normal run.
 
+use drbd_core::nl::Str;
 use drbd_core::node::AppOp;
 use drbd_core::time::Duration;
 use drbd_core::units::Sectors;
@@ -193,4 +194,68 @@ fn a_congested_connection_may_be_given_up() {
     w.run(Duration::secs(1));
     assert_eq!(w.cstate(0), "StandAlone");
     w.quiesce();
+}
+
+fn guarded() -> Options {
+    Options {
+        net: |n| n.integrity_alg = Str::new(b"md5").expect("short"),
+        disk: |d| d.read_balancing = 2,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_and_mended() {
+    for seed in seeds(20) {
+        // The initial resync is guarded, too.
+        let mut w = connected(seed, guarded());
+        assert_eq!(w.net.links, 1);
+        for round in 2..5 {
+            for _ in 0..20 {
+                w.random_io(0);
+                let pause = Duration(w.rng.below(300_000));
+                w.run(pause);
+            }
+            assert_eq!(w.net.links, round - 1, "undisturbed, it lasts");
+            w.flip = true;
+            w.submit(0, AppOp::Write, 8 * round, 8);
+            w.run_until("the end of the connection", Duration::secs(5), |w| {
+                w.cstate(1) != "Connected"
+            });
+            w.run_until("both UpToDate", Duration::secs(60), World::is_in_sync);
+            w.quiesce();
+            w.assert_equal_disks();
+            assert_eq!(w.net.links, round);
+        }
+        let failed = w.completed.iter().filter(|c| c.2.is_err()).count();
+        assert_eq!(failed, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_damaged_answer_is_not_passed_on() {
+    let mut w = connected(5, guarded());
+    w.submit(0, AppOp::Write, 0, 8);
+    w.quiesce();
+    // By turns: one of the two goes to the peer. The oracle looks at what they return.
+    w.flip = true;
+    w.submit(0, AppOp::Read, 0, 8);
+    w.submit(0, AppOp::Read, 0, 8);
+    w.run_until("the answers", Duration::secs(5), |w| w.open_ios(0) == 0);
+    assert!(!w.flip);
+    let failed = w.completed.iter().filter(|c| c.2.is_err()).count();
+    assert_eq!(failed, 0);
+    w.run_until("both UpToDate", Duration::secs(60), World::is_in_sync);
+    assert_eq!(w.net.links, 2);
+}
+
+#[test]
+fn zeroes_do_not_go_with_digests() {
+    let mut w = connected(6, guarded());
+    w.submit(0, AppOp::WriteZeroes { unmap: false }, 0, 8);
+    w.submit(0, AppOp::Discard, 64, 8);
+    w.quiesce();
+    let failed: Vec<_> = w.completed.iter().map(|c| c.2.is_err()).collect();
+    assert_eq!(failed, [true, false]);
+    assert_eq!((w.net.links, w.bits_set(0)), (1, 0));
 }

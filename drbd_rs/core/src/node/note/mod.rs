@@ -69,8 +69,6 @@ impl Setting {
 /// Which feature is refused for the time being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// `data-integrity-alg`.
-    Integrity,
     /// `resize`.
     Resize,
     /// `verify`.
@@ -83,7 +81,6 @@ impl Missing {
     /// The word an administrator knows it by.
     pub const fn name(self) -> &'static str {
         match self {
-            Missing::Integrity => "data-integrity-alg",
             Missing::Resize => "resize",
             Missing::Verify => "online verify",
             Missing::AlExtents => "changing al-extents while attached",

@@ -8,8 +8,8 @@
 //!  Ahead ─nothing of before is unacknowledged, 1 s later─▶ SyncSource
 //! ```
 //!
-//! Differs from the C driver: the way back does not need an acknowledgement of a barrier, which never
-//! comes if nothing was in flight when the threshold of extents was reached.
+//! Differs from the C driver: the way back does not need an acknowledgement of a barrier, which
+//! never comes if nothing was in flight when the threshold of extents was reached.
 
 use super::super::control::{Flags, StateChange};
 use super::super::io::{Effect, Host, VolIx};
@@ -107,8 +107,8 @@ impl<S: Store> Resource<S> {
         h.emit(Effect::Log { vol, note });
     }
 
-    /// The peer may still be writing blocks of the resync. When it is done it clears their bits, and
-    /// must not do so behind an announcement that they differ again.
+    /// The peer may still be writing blocks of the resync. When it is done it clears their bits,
+    /// and must not do so behind an announcement that they differ again.
     fn resync_in_the_way(&self, vol: VolIx) -> bool {
         let syncs = self.io_state(vol).conn.is_sync();
         syncs && (self.resync_pending(vol) != 0 || !self.resync_idle(vol))

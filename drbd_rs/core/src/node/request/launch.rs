@@ -84,8 +84,15 @@ impl<S: Store> Resource<S> {
         let remote = connected && s.replicates();
         let good = s.disk == Disk::UpToDate || s.pdsk == Disk::UpToDate;
         let local = self.io_has_disk(r.vol) && (good || !sized);
-        if !local && !remote {
-            self.complete(id, Err(IoError::Io), h);
+        let why = if remote && self.lacks_packet(r.io.op) {
+            Some(IoError::Unsupported)
+        } else if !local && !remote {
+            Some(IoError::Io)
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            self.complete(id, Err(why), h);
             self.settle(id, h);
             return;
         }
@@ -117,6 +124,13 @@ impl<S: Store> Resource<S> {
         if self.io.epoch_writes >= conf.map_or(2048, |n| n.max_epoch_size) {
             self.new_epoch(h);
         }
+    }
+
+    /// ZEROES does not go with digests: the C driver miscounts it (wire.md §6). The block layer is
+    /// told so, too, and then writes zeroes; this one was too early.
+    pub(super) fn lacks_packet(&self, op: AppOp) -> bool {
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        matches!(op, AppOp::WriteZeroes { .. }) && conf.is_some_and(|n| !n.integrity_alg.is_empty())
     }
 
     /// The peer is only told which blocks it lacks.

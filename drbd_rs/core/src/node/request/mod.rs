@@ -48,6 +48,7 @@ mod transfer_log;
 pub(crate) use epoch_receive::Ordering;
 pub use epoch_send::SentEpoch;
 pub(crate) use meta_io::{MetaIo, Pages};
+pub(crate) use payload::digest_bytes;
 pub use peer_write::PeerRequest;
 pub use request::Request;
 pub(crate) use stats::Moved;

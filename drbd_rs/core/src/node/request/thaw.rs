@@ -147,7 +147,10 @@ impl<S: Store> Resource<S> {
             return;
         };
         let s = self.io_state(r.vol);
-        let again = !r.completed && self.connected(PEER).is_some() && s.replicates();
+        let again = !r.completed
+            && self.connected(PEER).is_some()
+            && s.replicates()
+            && !self.lacks_packet(r.io.op);
         if !again {
             self.net_lost(id, h);
             return;
