@@ -96,6 +96,8 @@ pub struct World {
     seed: u64,
     /// A bit of the next data on the wire flips.
     pub flip: bool,
+    /// The disk of this node does not answer for half a minute.
+    pub hung: Option<usize>,
     /// Some I/O of disks takes seconds.
     pub stalls: bool,
     /// Every effect goes into the trace (`SIM_VERBOSE` in the environment).
@@ -136,6 +138,7 @@ impl World {
             last_size: Sectors(0),
             next_op: 1,
             flip: false,
+            hung: None,
             stalls: false,
             verbose: std::env::var_os("SIM_VERBOSE").is_some(),
             seed,
@@ -326,6 +329,14 @@ impl World {
                 ..
             } => self.submit_meta(node, io, op, sector, bytes, flags),
             Effect::Complete { app, result } => self.complete(node, app, result),
+            Effect::Fill {
+                app: AppId(app),
+                buf: BufId(buf),
+            } => {
+                let pages = self.nodes[node].bufs.remove(&buf).expect("a buffer");
+                let app = self.nodes[node].apps.get_mut(&app);
+                app.expect("a read that waits").pages = pages;
+            }
             Effect::Free(BufId(buf)) => {
                 let was = self.nodes[node].bufs.remove(&buf);
                 assert!(was.is_some(), "buffer freed twice");
@@ -367,7 +378,10 @@ impl World {
 
     /// Most I/O is quick, some is not: one in 64 takes up to eight seconds, longer than anything
     /// that the machine puts off.
-    fn latency(&mut self) -> Duration {
+    fn latency(&mut self, node: usize) -> Duration {
+        if self.hung == Some(node) {
+            return Duration::secs(30);
+        }
         if self.stalls && self.rng.below(64) == 0 {
             return Duration(self.rng.below(8_000_000_000));
         }
@@ -389,7 +403,9 @@ impl World {
             n.disk.flush();
         }
         let tags = match (op, data) {
-            (LocalOp::Write, Data::App(AppId(app))) => n.apps[&app].pages.clone(),
+            (LocalOp::Write, Data::App(AppId(app)) | Data::Copy(AppId(app))) => {
+                n.apps[&app].pages.clone()
+            }
             (LocalOp::Write, Data::Buf(BufId(buf))) => n.bufs[&buf].clone(),
             (LocalOp::Discard | LocalOp::ZeroOut { .. }, _) => vec![0; range.len.0 as usize],
             _ => Vec::new(),
@@ -405,7 +421,7 @@ impl World {
             let was = n.writes.insert(Node::key(io), write);
             assert!(was.is_none(), "token {io:?} used twice");
         }
-        let after = self.latency();
+        let after = self.latency(node);
         let wrote = op == LocalOp::Write || range.len.0 > 0 && op != LocalOp::Read;
         self.schedule(node, after, Event::LocalDone(io, op, range, data, wrote));
     }
@@ -428,11 +444,10 @@ impl World {
             let tags = n.disk.read(range);
             match data {
                 Data::App(AppId(app)) => {
-                    if let Some(app) = n.apps.get_mut(&app) {
-                        app.pages = tags;
-                    }
+                    let app = n.apps.get_mut(&app);
+                    app.expect("a read that waits for its disk").pages = tags;
                 }
-                Data::Fresh => buf = Some(n.buffer(tags)),
+                Data::Fresh | Data::Copy(_) => buf = Some(n.buffer(tags)),
                 Data::None | Data::Buf(_) => panic!("a read into nowhere"),
             }
         }
@@ -467,7 +482,7 @@ impl World {
             let was = n.writes.insert(Node::key(io), write);
             assert!(was.is_none(), "token {io:?} used twice");
         }
-        let after = self.latency();
+        let after = self.latency(node);
         self.schedule(node, after, Event::MetaDone(io, op, sector, bytes));
     }
 

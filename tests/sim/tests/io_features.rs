@@ -259,3 +259,51 @@ fn zeroes_do_not_go_with_digests() {
     assert_eq!(failed, [true, false]);
     assert_eq!((w.net.links, w.bits_set(0)), (1, 0));
 }
+
+/// A disk that stops answering is given up after `disk-timeout`; applications go on with the peer.
+fn hung_disk(seed: u64) {
+    let options = Options {
+        disk: |d| d.disk_timeout = 20,
+        ..Options::default()
+    };
+    let mut w = connected(seed, options);
+    for _ in 0..30 {
+        w.random_io(0);
+        let pause = Duration(w.rng.below(300_000));
+        w.run(pause);
+    }
+    w.quiesce();
+    w.hung = Some(0);
+    for _ in 0..30 {
+        // Apart from each other: the oracle does not know of reads that overlap a write in time.
+        let half = SIZE.0 / 2 - 512;
+        let at = w.rng.below(half - 64);
+        match w.rng.below(2) {
+            0 => w.submit(0, AppOp::Read, half + at, 8),
+            _ => w.submit(0, AppOp::Write, at, 8),
+        };
+        let pause = Duration(w.rng.below(100_000_000));
+        w.run(pause);
+    }
+    w.run_until("the end of all I/O", Duration::secs(5), |w| {
+        w.open_ios(0) == 0
+    });
+    assert_eq!(w.disks(0), ("Failed", "UpToDate"), "seed {seed}");
+    w.read_everything(0);
+    // The disk comes back to nobody.
+    w.hung = None;
+    w.run_until("the end of the disk", Duration::secs(60), |w| {
+        w.disks(0).0 == "Diskless"
+    });
+    w.read_everything(0);
+    w.quiesce();
+    let failed = w.completed.iter().filter(|c| c.2.is_err()).count();
+    assert_eq!(failed, 0, "seed {seed}");
+}
+
+#[test]
+fn a_disk_that_hangs_is_given_up() {
+    for seed in seeds(40) {
+        hung_disk(seed);
+    }
+}

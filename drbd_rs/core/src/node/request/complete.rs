@@ -10,7 +10,7 @@ use super::request::{Answer, Expect, Local, Net, Outcome, Request, Stage};
 use super::stats::Moved;
 
 use super::super::control::IoErrorKind;
-use super::super::io::{AppOp, AppResult, Effect, Host, IoError, VolIx};
+use super::super::io::{AppOp, AppResult, BufId, Effect, Host, IoError, VolIx};
 use super::super::{Resource, Store};
 use crate::state::conn::State as Conn;
 use crate::store::slab::Id;
@@ -127,14 +127,37 @@ impl<S: Store> Resource<S> {
     }
 
     /// The own disk is done with a request.
-    pub(super) fn app_local_done(&mut self, id: Id, result: AppResult, h: &mut impl Host) {
+    pub(super) fn app_local_done(
+        &mut self,
+        id: Id,
+        buf: Option<BufId>,
+        result: AppResult,
+        h: &mut impl Host,
+    ) {
         let Some(r) = self.io.requests.get_mut(id) else {
+            Self::free_buf(buf, h);
             return;
         };
         let given_up = match r.local {
             Local::Pending => false,
             Local::Abandoned => true,
-            Local::None | Local::Ok | Local::Failed(_) => return,
+            Local::None | Local::Ok | Local::Failed(_) => {
+                Self::free_buf(buf, h);
+                return;
+            }
+        };
+        match buf {
+            Some(buf) if !given_up => h.emit(Effect::Fill { app: r.io.app, buf }),
+            Some(_) | None => Self::free_buf(buf, h),
+        }
+        let vol = r.vol;
+        if result == Err(IoError::NoMemory) && r.copied && !given_up {
+            self.local_ends(vol);
+            self.submit_local_as(id, false, h);
+            return;
+        }
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
         };
         r.local = match result {
             Ok(()) if !given_up => Local::Ok,
@@ -232,8 +255,10 @@ impl<S: Store> Resource<S> {
             return;
         };
         r.avoid_local |= matches!(r.local, Local::Failed(_));
+        if r.local != Local::Abandoned {
+            r.local = Local::None;
+        }
         r.avoid_peer |= r.net.answer() == Some(Answer::Refused);
-        r.local = Local::None;
         r.net = Net::None;
         r.sent_at = None;
         r.release = false;

@@ -198,27 +198,48 @@ impl<S: Store> Resource<S> {
     }
 
     fn peer_reads(&mut self, r: Request) -> bool {
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        let protocol = conf.map_or(3, |n| n.wire_protocol);
+        let resync = self.resync_pending(r.vol);
         let Some(v) = self.io_vol_mut(r.vol) else {
             return false;
         };
         let pending = v.peers.first().map_or(0, |p| p.io.pending);
+        // Without protocol C the peer may still be writing what the application was told of.
+        let risky = v.io.live != 0 && protocol != 3;
         let policy = v.backing.as_ref().map_or(0, |b| b.disk.conf.read_balancing);
         let start = r.io.range.start.0;
-        balance(policy, start, v.io.local, pending, &mut v.io.peers_turn)
+        let pending = pending.saturating_add(resync);
+        let peer = balance(policy, start, v.io.local, pending, &mut v.io.peers_turn);
+        peer && !risky
     }
 
-    /// Gives the request to the own disk.
+    /// Gives the request to the own disk. Where that is allowed to hang (`disk-timeout`), it never
+    /// sees the application's pages: it may still use them when the application has them back.
     pub(super) fn submit_local(&mut self, id: Id, h: &mut impl Host) {
+        let vol = self.io.requests.get(id).map(|r| r.vol);
+        let disk = vol.and_then(|vol| self.io_backing(vol));
+        let may_hang = disk.is_some_and(|b| b.disk.conf.disk_timeout != 0);
+        self.submit_local_as(id, may_hang, h);
+    }
+
+    pub(super) fn submit_local_as(&mut self, id: Id, copy: bool, h: &mut impl Host) {
         let now = h.now();
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };
         r.local = Local::Pending;
         r.local_at = now;
+        r.copied = copy && matches!(r.io.op, AppOp::Read | AppOp::Write);
         let (vol, io) = (r.vol, r.io);
+        let pages = if copy {
+            LocalData::Copy(io.app)
+        } else {
+            LocalData::App(io.app)
+        };
         let (op, data) = match io.op {
-            AppOp::Read => (LocalOp::Read, LocalData::App(io.app)),
-            AppOp::Write => (LocalOp::Write, LocalData::App(io.app)),
+            AppOp::Read => (LocalOp::Read, pages),
+            AppOp::Write => (LocalOp::Write, pages),
             AppOp::Discard => (LocalOp::Discard, LocalData::None),
             AppOp::WriteZeroes { unmap } => (LocalOp::ZeroOut { unmap }, LocalData::None),
             AppOp::Flush => (LocalOp::Flush, LocalData::None),

@@ -417,7 +417,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) {
         match token::Name::unpack(io.0) {
-            Some(token::Name::App(id)) => self.app_local_done(id, result, h),
+            Some(token::Name::App(id)) => self.app_local_done(id, buf, result, h),
             Some(token::Name::Peer(id)) => self.peer_local_done(id, buf, result, h),
             Some(token::Name::Flush(vol)) => self.epoch_flushed(vol, result, h),
             Some(

@@ -192,6 +192,8 @@ pub struct Request {
     pub(super) postponed: bool,
     /// An earlier try has changed the own disk.
     pub(super) touched: bool,
+    /// The own disk works on a copy of its data.
+    pub(super) copied: bool,
     /// Counts as in flight on the wire: see `congestion.rs`.
     pub(super) on_wire: bool,
     /// The local disk failed to read it.
@@ -230,6 +232,7 @@ impl Request {
             release: false,
             postponed: false,
             touched: false,
+            copied: false,
             on_wire: false,
             avoid_local: false,
             avoid_peer: false,
