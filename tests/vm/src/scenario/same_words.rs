@@ -336,15 +336,10 @@ const NETWORK: &[Step] = &[
         "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 \
          --protocol=A --on-congestion=pull-ahead",
     ),
-    Differs(
-        "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --data-integrity-alg=md5",
-        "data-integrity-alg: not supported",
-    ),
     Quiet("drbdsetup disconnect 127.0.0.1:7788 127.0.0.2:7788 || true"),
-    Differs(
-        "drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --allow-two-primaries=yes",
-        "allow-two-primaries: not supported",
-    ),
+    Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --data-integrity-alg=md5"),
+    Quiet("drbdsetup disconnect 127.0.0.1:7788 127.0.0.2:7788 || true"),
+    Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788 --allow-two-primaries=yes"),
     Quiet("drbdsetup disconnect 127.0.0.1:7788 127.0.0.2:7788 || true"),
     Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788"),
     Same("drbdsetup connect r0 127.0.0.1:7788 127.0.0.2:7788"),
