@@ -63,7 +63,11 @@ enum Judgement {
     /// An own one must be complete first.
     Wait,
     /// An own one came first; `covers`: nothing of the peer's would be left.
-    Yield { own: SectorRange, covers: bool },
+    Yield {
+        own: SectorRange,
+        winner: Id,
+        covers: bool,
+    },
 }
 
 const fn is_behind(seq: u32, seen: u32) -> bool {
@@ -124,8 +128,15 @@ impl<S: Store> Resource<S> {
         self.see_seq(r.vol, r.seq);
         match self.judge(r, agreed.arbiter) {
             Judgement::Wait => self.turn_waits(id, false, h),
-            Judgement::Yield { own, covers } => {
+            Judgement::Yield {
+                own,
+                winner,
+                covers,
+            } => {
                 self.io.patience = None;
+                if let Some(e) = self.io_epochs(PEER) {
+                    e.received.owed.lost(r.epoch, winner);
+                }
                 self.log_conflict(r, own, covers, h);
                 let packet = if covers || agreed.apv < 100 {
                     Packet::Superseded
@@ -214,8 +225,10 @@ impl<S: Store> Resource<S> {
                 judgement = Judgement::Wait;
                 continue;
             }
-            let own = self.io.requests.id_at(key);
-            let Some(own) = own.and_then(|id| self.io.requests.get(id)) else {
+            let Some(winner) = self.io.requests.id_at(key) else {
+                continue;
+            };
+            let Some(own) = self.io.requests.get(winner) else {
                 continue;
             };
             if own.stage != Stage::Active || own.completed {
@@ -223,7 +236,11 @@ impl<S: Store> Resource<S> {
             }
             if arbiter && own.net.is_undecided() {
                 let covers = range.contains(r.range);
-                return Judgement::Yield { own: range, covers };
+                return Judgement::Yield {
+                    own: range,
+                    winner,
+                    covers,
+                };
             }
             let again = own.may_restart();
             judgement = match judgement {

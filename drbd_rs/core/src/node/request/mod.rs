@@ -25,6 +25,7 @@ mod al_gate;
 mod complete;
 mod conflict;
 mod congestion;
+mod epoch_owed;
 mod epoch_receive;
 mod epoch_send;
 mod gate;
@@ -359,6 +360,7 @@ impl<S: Store> Resource<S> {
         for peer in io_peers() {
             if self.acked_pump(peer, h)
                 || self.received_epochs_pump(peer, h)
+                || self.owed_pump(peer, h)
                 || self.lost_pump(peer, h)
             {
                 return true;
