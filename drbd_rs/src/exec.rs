@@ -75,6 +75,7 @@ impl Host for StepHost<'_> {
             Effect::Local { .. }
             | Effect::Meta { .. }
             | Effect::Complete { .. }
+            | Effect::Fill { .. }
             | Effect::Free(_) => mem::push_within(self.batch, effect).is_err(),
             Effect::StartReceiver { .. }
             | Effect::CloseSockets { .. }

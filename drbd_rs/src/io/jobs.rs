@@ -26,6 +26,10 @@ const META_BLOCK: usize = 4096;
 pub(crate) enum Job {
     /// Submit the application's bio to the disk as it is.
     Clone { backing: Arc<Backing>, app: Arc<App>, token: u64 },
+    /// Write a copy of the application's data.
+    Copy { backing: Arc<Backing>, range: SectorRange, flags: IoFlags, app: Arc<App>, token: u64 },
+    /// Put pages into the application's read.
+    Fill { app: Arc<App>, buf: PageBuf },
     /// Write pages.
     Write { backing: Arc<Backing>, range: SectorRange, flags: IoFlags, buf: PageBuf, token: u64 },
     /// Read into new pages.
@@ -80,7 +84,7 @@ impl Inner {
 
     fn app(&self, data: Data) -> Option<Arc<App>> {
         match data {
-            Data::App(app) => self.apps.get(app.0).cloned(),
+            Data::App(app) | Data::Copy(app) => self.apps.get(app.0).cloned(),
             Data::None | Data::Buf(_) | Data::Fresh => None,
         }
     }
@@ -101,8 +105,13 @@ impl Job {
             Effect::Complete { app, result } => {
                 inner.apps.remove(app.0).map(|app| Job::Complete { app, result })
             }
+            Effect::Fill { app, buf } => {
+                let app = inner.apps.get(app.0).cloned();
+                let buf = inner.bufs.remove(buf.0);
+                app.zip(buf).map(|(app, buf)| Job::Fill { app, buf })
+            }
             Effect::Free(buf) => inner.bufs.remove(buf.0).map(|_buf| Job::Free { _buf }),
-            // `StepHost::emit` put only the four above into the batch.
+            // `StepHost::emit` put only the five above into the batch.
             Effect::Send { .. }
             | Effect::StartReceiver { .. }
             | Effect::CloseSockets { .. }
@@ -124,7 +133,7 @@ impl Job {
 fn enter(inner: &mut Inner, io: IoToken, kind: Kind, data: Data) -> u64 {
     let buf = match data {
         Data::Buf(buf) => Some(buf),
-        Data::None | Data::App(_) | Data::Fresh => None,
+        Data::None | Data::App(_) | Data::Copy(_) | Data::Fresh => None,
     };
     // `Inner::reserve` made room for every effect of the step.
     match inner.in_flight.insert(InFlight { io, buf, kind }) {
@@ -142,7 +151,10 @@ fn local(
     flags: IoFlags,
     data: Data,
 ) -> Job {
-    let kind = if data == Data::Fresh { Kind::Fresh } else { Kind::Local };
+    let kind = match (op, data) {
+        (_, Data::Fresh) | (LocalOp::Read, Data::Copy(_)) => Kind::Fresh,
+        (_, Data::None | Data::App(_) | Data::Buf(_) | Data::Copy(_)) => Kind::Local,
+    };
     let token = enter(inner, io, kind, data);
     let Some(backing) = inner.backing(vol) else {
         return Job::Fail { token, why: IoError::Io };
@@ -154,7 +166,11 @@ fn local(
             Some(app) => Job::Clone { backing, app, token },
             None => Job::Fail { token, why: IoError::Io },
         },
-        (LocalOp::Read, Data::Fresh) => Job::Fresh { backing, range, flags, token },
+        (LocalOp::Read, Data::Fresh | Data::Copy(_)) => Job::Fresh { backing, range, flags, token },
+        (LocalOp::Write, Data::Copy(_)) => match inner.app(data) {
+            Some(app) => Job::Copy { backing, range, flags, app, token },
+            None => Job::Fail { token, why: IoError::Io },
+        },
         (LocalOp::Write, Data::Buf(buf)) => match inner.bufs.take(buf.0) {
             Some(buf) => Job::Write { backing, range, flags, buf, token },
             None => Job::Fail { token, why: IoError::Io },
@@ -184,6 +200,18 @@ pub(crate) fn run(resource: &Arc<Resource>, job: Job) {
             Some(bio) => backing.data().submit_clone(bio, bio::IoFlags::NONE, token),
             None => fail(resource, token, IoError::Io),
         },
+        Job::Copy { backing, range, flags, app, token } => match copy(&app) {
+            Ok(buf) => {
+                let flags = bio_flags(flags);
+                backing.data().submit(Op::Write, flags, range.start.0, buf, token);
+            }
+            Err(_) => fail(resource, token, IoError::NoMemory),
+        },
+        Job::Fill { app, buf } => {
+            // Both have the size of the request.
+            let filled = app.bio().map(|bio| bio.copy_from_pages(0, &buf));
+            debug_assert!(filled.is_none_or(|f| f.is_ok()));
+        }
         Job::Write { backing, range, flags, buf, token } => {
             backing.data().submit(Op::Write, bio_flags(flags), range.start.0, buf, token);
         }
@@ -209,6 +237,14 @@ pub(crate) fn run(resource: &Arc<Resource>, job: Job) {
         Job::Complete { app, result } => app.decide(result),
         Job::Free { _buf } => {}
     }
+}
+
+/// A copy of what an application writes.
+fn copy(app: &App) -> Result<PageBuf> {
+    let bio = app.bio().ok_or(EINVAL)?;
+    let mut buf = PageBuf::new(usize::try_from(bio.size()).map_err(|_| EINVAL)?)?;
+    bio.copy_to_pages(&mut buf)?;
+    Ok(buf)
 }
 
 fn run_meta(

@@ -5,6 +5,7 @@
 pub(crate) mod asender;
 pub(crate) mod auth;
 pub(crate) mod connect;
+mod guard;
 pub(crate) mod receive;
 pub(crate) mod receiver;
 pub(crate) mod sender;

@@ -10,6 +10,7 @@ use drbd_kapi::wait::Wait;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use super::guard::{Content, Guard, Value};
 use crate::objects::app::App;
 use crate::objects::connection::Sockets;
 use crate::objects::resource::Resource;
@@ -38,6 +39,8 @@ impl From<Error> for End {
 struct Payload<'a> {
     buf: Option<BufId>,
     body: &'a [u8],
+    /// It matches its digest, or has none.
+    intact: bool,
 }
 
 /// A blocked receive goes on until data come or the socket is shut down: the core's pings decide
@@ -61,11 +64,12 @@ pub(crate) fn until_lost(resource: &Arc<Resource>, sockets: &Sockets, sock: Sock
 fn run(resource: &Arc<Resource>, sockets: &Sockets, sock: Sock) -> Result<(), End> {
     let mut head = KBox::new([0u8; BUFFER_SIZE], GFP_KERNEL).map_err(|_| End::Broken)?;
     let mut body = KBox::new([0u8; BUFFER_SIZE], GFP_KERNEL).map_err(|_| End::Broken)?;
+    let mut guard = Guard::NONE;
     loop {
         if sock == Sock::Data && !may_receive(resource) {
             return Ok(());
         }
-        one(resource, sockets, sock, &mut head, &mut body)?;
+        one(resource, sockets, sock, &mut head, &mut body, &mut guard)?;
     }
 }
 
@@ -85,6 +89,7 @@ fn one(
     sock: Sock,
     head: &mut [u8; BUFFER_SIZE],
     body: &mut [u8; BUFFER_SIZE],
+    guard: &mut Guard,
 ) -> Result<(), End> {
     let socket = sockets.get(sock);
     let bytes = head.get_mut(..wire::header::size(sockets.apv)).ok_or(End::Broken)?;
@@ -101,8 +106,12 @@ fn one(
     let bytes = head.get_mut(..fixed).ok_or(Malformed::Length)?;
     socket.recv_exact(bytes, patient)?;
     let packet = Packet::decode(&header, bytes, sockets.apv)?;
+    if let Err(e) = guard.follow(&packet, sockets.apv) {
+        pr_err!("{}: the peer's data-integrity-alg cannot be used: {:?}\n", resource.label(), e);
+        return Err(End::Broken);
+    }
     let plan = resource.inner.lock().machine.payload(&header, &packet);
-    let payload = receive_payload(resource, socket, plan, split.payload, body)?;
+    let payload = receive_payload(resource, socket, plan, split.payload, body, guard)?;
     resource.step(Input::Received {
         peer: PEER,
         sock,
@@ -110,8 +119,7 @@ fn one(
         packet,
         buf: payload.buf,
         body: payload.body,
-        // No data-integrity-alg is accepted yet, so nothing can disagree.
-        intact: true,
+        intact: payload.intact,
     });
     Ok(())
 }
@@ -122,27 +130,35 @@ fn receive_payload<'a>(
     plan: PayloadPlan,
     announced: u32,
     body: &'a mut [u8; BUFFER_SIZE],
+    guard: &mut Guard,
 ) -> Result<Payload<'a>, End> {
-    let none = Payload { buf: None, body: &[] };
+    let none = Payload { buf: None, body: &[], intact: true };
     match plan {
         PayloadPlan::None if announced == 0 => Ok(none),
         PayloadPlan::Body { bytes } if bytes == announced => {
             let len = usize::try_from(bytes).map_err(|_| Malformed::Length)?;
             let body = body.get_mut(..len).ok_or(Malformed::Length)?;
             socket.recv_exact(body, patient)?;
-            Ok(Payload { buf: None, body })
+            Ok(Payload { buf: None, body, intact: true })
         }
-        PayloadPlan::Buffer { digest: 0, bytes } if bytes == announced => {
+        PayloadPlan::Buffer { digest, bytes } if bytes.saturating_add(digest) == announced => {
+            let sent = Value::receive(socket, digest, patient)?;
             let len = usize::try_from(bytes).map_err(|_| Malformed::Length)?;
             let mut pages = PageBuf::new(len)?;
             socket.recv_pages(&mut pages, patient)?;
+            let intact = digest == 0 || guard.digest(Content::Pages(&pages))? == sent;
             let buf = resource.keep(pages).ok_or(End::Broken)?;
-            Ok(Payload { buf: Some(buf), body: &[] })
+            Ok(Payload { buf: Some(buf), body: &[], intact })
         }
-        PayloadPlan::App { app, digest: 0, bytes } if bytes == announced => {
+        PayloadPlan::App { app, digest, bytes } if bytes.saturating_add(digest) == announced => {
+            let sent = Value::receive(socket, digest, patient)?;
             let app: Option<Arc<App>> = resource.inner.lock().apps.get(app.0).cloned();
             match app.as_ref().and_then(|a| a.bio()) {
-                Some(bio) if bio.size() == bytes => socket.recv_bio(bio, patient)?,
+                Some(bio) if bio.size() == bytes => {
+                    socket.recv_bio(bio, patient)?;
+                    let intact = digest == 0 || guard.digest(Content::Bio(bio))? == sent;
+                    return Ok(Payload { intact, ..none });
+                }
                 // The read was given up meanwhile: its answer has no receiver any more.
                 Some(_) | None => {
                     socket.drain(usize::try_from(bytes).map_err(|_| Malformed::Length)?, patient)?

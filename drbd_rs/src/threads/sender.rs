@@ -15,6 +15,7 @@ use drbd_kapi::wait::{EventFlag, Wait};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use super::guard::{Content, Guard, Value};
 use crate::objects::app::App;
 use crate::objects::connection::Sockets;
 use crate::objects::queue::Outgoing;
@@ -50,9 +51,10 @@ pub(crate) fn work(resource: &Arc<Resource>, sock: Sock, stop: &Stop) {
         pr_err!("{}: no memory for a sender\n", &*resource.name);
         return;
     };
+    let mut guard = Guard::NONE;
     while !stop.requested() {
         match next(resource, sock) {
-            Some(parcel) => deliver(resource, sock, parcel, &mut buf),
+            Some(parcel) => deliver(resource, sock, parcel, &mut buf, &mut guard),
             None => {
                 uncork(resource, sock);
                 close_if_sent(resource);
@@ -137,9 +139,15 @@ fn body(inner: &mut Inner, out: &Outgoing) -> Body {
     }
 }
 
-fn deliver(resource: &Arc<Resource>, sock: Sock, parcel: Parcel, buf: &mut [u8; BUFFER_SIZE]) {
+fn deliver(
+    resource: &Arc<Resource>,
+    sock: Sock,
+    parcel: Parcel,
+    buf: &mut [u8; BUFFER_SIZE],
+    guard: &mut Guard,
+) {
     let token = parcel.out.token;
-    match send(resource, sock, parcel, buf) {
+    match send(resource, sock, parcel, buf, guard) {
         Ok(()) if token.0 == 0 => {}
         Ok(()) => resource.step(Input::Sent { peer: PEER, token }),
         Err(_) => resource.step(Input::Lost { peer: PEER, why: Lost::Broken }),
@@ -178,6 +186,7 @@ fn send(
     sock: Sock,
     parcel: Parcel,
     buf: &mut [u8; BUFFER_SIZE],
+    guard: &mut Guard,
 ) -> Result {
     let Parcel { out, sockets, body, more } = parcel;
     let socket = sockets.get(sock);
@@ -193,15 +202,33 @@ fn send(
         Body::Pages(pages) => u32::try_from(pages.len()).map_err(|_| EINVAL)?,
         Body::Missing => return Err(EIO),
     };
+    guard.follow(&out.packet, sockets.apv)?;
+    let covered = guard.covers(&out.packet);
+    let digest = match &body {
+        Body::App { app, .. } if covered => {
+            guard.digest(Content::Bio(app.bio().ok_or(EIO)?))?
+        }
+        Body::Pages(pages) if covered => guard.digest(Content::Pages(pages))?,
+        Body::App { .. } | Body::Pages(_) | Body::None | Body::Missing => Value::NONE,
+    };
+    let digest = digest.as_bytes();
+    let announced = u32::try_from(digest.len()).map_err(|_| EINVAL)?;
     let vnr = drbd_core::units::Vnr(out.vnr);
-    let len = out.packet.encode(sockets.apv, sockets.features, vnr, size, buf);
+    let announced = size.saturating_add(announced);
+    let len = out.packet.encode(sockets.apv, sockets.features, vnr, announced, buf);
     let head = buf.get(..len).ok_or(EINVAL)?;
     let flags = if size > 0 || more { SendFlags::MORE } else { SendFlags::NONE };
     socket.send(head, flags, || stalled(resource))?;
+    if !digest.is_empty() {
+        socket.send(digest, SendFlags::MORE, || stalled(resource))?;
+    }
     let tail = if more { SendFlags::MORE } else { SendFlags::NONE };
     match body {
         Body::App { app, splice } => {
             let bio = app.bio().ok_or(EIO)?;
+            // The application may change its pages at any time. Those that TCP refers to would
+            // then go out with a digest that is not theirs.
+            let splice = splice && !covered;
             let tail = if splice { tail | SendFlags::SPLICE } else { tail };
             socket.send_bio(bio, tail, || stalled(resource))
         }

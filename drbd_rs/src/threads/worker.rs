@@ -138,6 +138,7 @@ fn execute(resource: &Arc<Resource>, effect: Effect) {
         | Effect::Local { .. }
         | Effect::Meta { .. }
         | Effect::Complete { .. }
+        | Effect::Fill { .. }
         | Effect::Free(_) => {}
     }
 }

@@ -47,7 +47,7 @@ impl World {
             n.disk.flush();
         }
         let tags = match (op, data) {
-            (LocalOp::Write, Data::App(AppId(app))) => {
+            (LocalOp::Write, Data::App(AppId(app)) | Data::Copy(AppId(app))) => {
                 n.apps.get(u64::from(app)).map(|a| a.pages.clone())
             }
             (LocalOp::Write, Data::Buf(BufId(buf))) => n.bufs.get(u64::from(buf)).cloned(),
@@ -109,11 +109,13 @@ impl World {
                 let tags = n.disk.read(range);
                 match data {
                     Data::App(AppId(app)) => {
-                        if let Some(app) = n.apps.get_mut(u64::from(app)) {
-                            app.pages = tags;
-                        }
+                        let Some(app) = n.apps.get_mut(u64::from(app)) else {
+                            let why = format!("n{node} {range:?}: the I/O is over");
+                            self.violated("reads have their pages", &why);
+                        };
+                        app.pages = tags;
                     }
-                    Data::Fresh => buf = Some(n.buffer(tags)),
+                    Data::Fresh | Data::Copy(_) => buf = Some(n.buffer(tags)),
                     Data::None | Data::Buf(_) => panic!("a read into nowhere"),
                 }
             }
@@ -132,6 +134,17 @@ impl World {
             say!(self, "n{node} disk fails: {op:?} {range:?}");
         }
         self.step(node, Input::LocalDone { io, buf, result });
+    }
+
+    /// A read that went into a buffer reaches its application.
+    pub(crate) fn fill(&mut self, node: usize, app: u32, buf: u32) {
+        let n = &mut self.nodes[node];
+        let pages = n.bufs.remove(u64::from(buf));
+        let (Some(pages), Some(app)) = (pages, n.apps.get_mut(u64::from(app))) else {
+            let why = format!("n{node} buffer {buf} for I/O {app}");
+            self.violated("reads have their pages", &why);
+        };
+        app.pages = pages;
     }
 
     pub(crate) fn submit_meta(
@@ -241,12 +254,12 @@ impl World {
                 tag = self.next_tag;
                 self.next_tag += 1 << 12;
                 pages.iter_mut().zip(tag..).for_each(|(p, t)| *p = t);
-                self.truth.submitted(range, tag);
+                self.truth.submitted(node, range, tag);
             }
             AppOp::Discard | AppOp::WriteZeroes { .. } => {
                 tag = self.next_tag;
                 self.next_tag += 1 << 12;
-                self.truth.zeroing(range, tag);
+                self.truth.zeroing(node, range, tag);
             }
             AppOp::Flush => tag = self.truth.mark(node),
             AppOp::Read => {}

@@ -8,6 +8,7 @@
 use crate::node::Clock;
 use crate::rng::Rng;
 use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
+use drbd_core::nl::Str;
 
 macro_rules! knobs {
     ($( $(#[$about:meta])* $name:ident = $usual:literal; )+) => {
@@ -110,6 +111,16 @@ knobs! {
     always_asbp = 0;
     /// `rr-conflict`.
     rr_conflict = 0;
+    /// `allow-two-primaries`.
+    two_primaries = 0;
+    /// `on-congestion`: 1 pull-ahead, 2 disconnect.
+    on_congestion = 0;
+    /// `congestion-fill`, sectors.
+    cong_fill = 0;
+    /// `congestion-extents`.
+    cong_extents = 1237;
+    /// `data-integrity-alg`: 1 is md5.
+    integrity = 0;
     /// Way to node 0, µs.
     delay0 = 50;
     /// Way to node 1, µs.
@@ -150,6 +161,10 @@ impl Knobs {
             (6, 1) => 5,
             (other, _) => other,
         };
+        let integrity_alg = match self.integrity {
+            0 => Str::EMPTY,
+            _ => Str::new(b"md5").expect("short"),
+        };
         NetConf {
             wire_protocol: self.protocol as u32,
             timeout: self.timeout as u32,
@@ -165,6 +180,11 @@ impl Knobs {
             after_sb_2p: self.after_sb_2p as u32,
             always_asbp: self.always_asbp != 0,
             rr_conflict: self.rr_conflict as u32,
+            two_primaries: self.two_primaries != 0,
+            on_congestion: self.on_congestion as u32,
+            cong_fill: self.cong_fill as u32,
+            cong_extents: self.cong_extents as u32,
+            integrity_alg,
             ..NetConf::default()
         }
     }

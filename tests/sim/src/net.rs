@@ -16,7 +16,7 @@ use drbd_core::node::{
 };
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Vnr};
-use drbd_core::wire::{Command, Header, Packet, Socket};
+use drbd_core::wire::{Command, Header, Name64, Packet, Socket};
 
 /// Packets that the receiver's side of a socket holds before the sender has to wait.
 const WINDOW: usize = 200;
@@ -42,6 +42,8 @@ pub struct Network {
     pub agreed: (u32, u32),
     /// Connections that come up for one end only, percent.
     pub lame: u64,
+    /// A bit of the next data on the wire flips.
+    pub flip: bool,
 }
 
 impl Network {
@@ -57,8 +59,18 @@ impl Network {
             links: 0,
             agreed: (k.apv as u32, k.features as u32),
             lame: k.lame,
+            flip: false,
         }
     }
+}
+
+/// A stand-in for a digest of 16 bytes, as `md5` has.
+fn digest(data: &[u64]) -> [u8; 16] {
+    let sum = data.iter().fold(data.len() as u128, |sum, tag| {
+        sum.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645)
+            .wrapping_add(u128::from(*tag))
+    });
+    sum.to_be_bytes()
 }
 
 fn sock(ix: usize) -> Sock {
@@ -365,14 +377,42 @@ impl World {
                 return (frames, cost);
             }
         };
+        self.seal(node, *vnr, packet, data)
+    }
+
+    /// Puts header, digest and data together.
+    fn seal(
+        &mut self,
+        node: usize,
+        vnr: u16,
+        packet: &Packet,
+        data: Vec<u64>,
+    ) -> (Vec<Frame>, Duration) {
+        let n = &mut self.nodes[node];
+        let mut payload_len = saturate_u32(data.len() as u64 * 512);
+        let mut guard = Vec::new();
+        if let Packet::Protocol(p) | Packet::ProtocolUpdate(p) = packet {
+            n.digests = p.integrity_alg != Name64::EMPTY;
+        }
+        let guarded = matches!(
+            packet,
+            Packet::Data(_) | Packet::DataReply(_) | Packet::RsDataReply(_)
+        );
+        if guarded && n.digests {
+            guard = digest(&data).to_vec();
+            payload_len += 16;
+        }
         let mut buf = [0; 4096];
-        let payload_len = saturate_u32(data.len() as u64 * 512);
         let (apv, features) = self.net.agreed;
-        let len = packet.encode(apv, features, Vnr(*vnr), payload_len, &mut buf);
-        let frame = Frame {
-            bytes: buf[..len].to_vec(),
+        let len = packet.encode(apv, features, Vnr(vnr), payload_len, &mut buf);
+        let mut frame = Frame {
+            bytes: [&buf[..len], &guard].concat(),
             data,
         };
+        if guarded && std::mem::take(&mut self.net.flip) {
+            frame.data[0] ^= 1 << 60;
+            say!(self, "n{node} a bit of {packet:?} flips");
+        }
         let cost = Duration(500 + u64::from(payload_len) * self.net.byte);
         (vec![frame], cost)
     }
@@ -424,17 +464,22 @@ impl World {
         let n = &mut self.nodes[node];
         let Some(res) = n.res.as_ref() else { return };
         let mut buf = None;
+        let mut intact = true;
         match res.payload(&header, &packet) {
             PayloadPlan::None | PayloadPlan::Body { .. } => {}
-            PayloadPlan::Buffer { bytes, .. } => {
+            PayloadPlan::Buffer { bytes, digest: len } => {
+                intact = len == 0 || more == digest(&frame.data);
                 if bytes as usize != frame.data.len() * 512 {
                     self.violated("packets can be read", &format!("{packet:?}: {bytes} bytes"));
                 }
                 buf = Some(n.buffer(frame.data));
             }
             PayloadPlan::App {
-                app: AppId(app), ..
+                app: AppId(app),
+                digest: len,
+                ..
             } => {
+                intact = len == 0 || more == digest(&frame.data);
                 if let Some(app) = n.apps.get_mut(u64::from(app)) {
                     app.pages = frame.data;
                 }
@@ -453,7 +498,7 @@ impl World {
             packet,
             buf,
             body: more,
-            intact: true,
+            intact,
         };
         self.step(node, input);
     }

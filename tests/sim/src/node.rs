@@ -198,6 +198,8 @@ pub struct Node {
     pub tick_nr: u64,
     /// Answers to administrators: request, code.
     pub answers: Table<i32>,
+    /// Data are sent with digests.
+    pub digests: bool,
     /// What administrators want one after the other.
     pub jobs: VecDeque<Job>,
     /// The request that is being worked on.
@@ -238,6 +240,7 @@ impl Node {
             tick_at: None,
             tick_nr: 0,
             answers: Table::default(),
+            digests: false,
             jobs: VecDeque::new(),
             job: None,
             attached: false,

@@ -70,11 +70,32 @@ impl Debt {
     }
 }
 
+/// A write that waits for its acknowledgement.
+#[derive(Clone)]
+struct Open {
+    node: usize,
+    /// Of its first sector.
+    tag: u64,
+    range: SectorRange,
+    /// What other nodes wrote there at the same time, and earlier than this one: either may win.
+    rivals: Vec<(u64, SectorRange)>,
+}
+
+impl Open {
+    fn holds((tag, range): (u64, SectorRange), value: u64) -> bool {
+        value >= tag && value < tag + range.len.0
+    }
+
+    fn is_rival(&self, value: u64) -> bool {
+        self.rivals.iter().any(|r| Open::holds(*r, value))
+    }
+}
+
 /// The books.
 pub struct Truth {
     debts: Vec<Debt>,
-    /// Writes that wait for their acknowledgement: tag of the first sector, range.
-    open: Vec<(u64, SectorRange)>,
+    /// Writes that wait for their acknowledgement.
+    open: Vec<Open>,
     /// Places that were zeroed lately: what they hold cannot be told apart.
     zeroed: BTreeSet<u32>,
     /// Who was Primary, or changed data, without its peer since they last agreed.
@@ -105,8 +126,8 @@ impl Truth {
     }
 
     /// A write was submitted; sector `n` of it carries `tag + n`.
-    pub fn submitted(&mut self, range: SectorRange, tag: u64) {
-        self.open.push((tag, range));
+    pub fn submitted(&mut self, node: usize, range: SectorRange, tag: u64) {
+        self.opened(node, range, tag);
         for debt in &mut self.debts {
             for n in 0..range.len.0 {
                 debt.add((range.start.0 + n) as u32, tag + n);
@@ -115,8 +136,8 @@ impl Truth {
     }
 
     /// A range is going to be zeroed.
-    pub fn zeroing(&mut self, range: SectorRange, tag: u64) {
-        self.open.push((tag, range));
+    pub fn zeroing(&mut self, node: usize, range: SectorRange, tag: u64) {
+        self.opened(node, range, tag);
         for n in 0..range.len.0 {
             let sector = (range.start.0 + n) as u32;
             self.zeroed.insert(sector);
@@ -124,19 +145,32 @@ impl Truth {
         }
     }
 
-    fn close(&mut self, tag: u64) -> Option<SectorRange> {
-        let at = self.open.iter().position(|(t, _)| *t == tag)?;
-        Some(self.open.swap_remove(at).1)
+    fn opened(&mut self, node: usize, range: SectorRange, tag: u64) {
+        let others = self.open.iter().filter(|o| o.node != node);
+        let rivals = others
+            .filter(|o| o.range.overlaps(range))
+            .map(|o| (o.tag, o.range))
+            .collect();
+        self.open.push(Open {
+            node,
+            tag,
+            range,
+            rivals,
+        });
     }
 
-    fn is_open(open: &[(u64, SectorRange)], value: u64) -> bool {
-        open.iter()
-            .any(|(t, r)| value >= *t && value < *t + r.len.0)
+    fn close(&mut self, tag: u64) -> Option<Open> {
+        let at = self.open.iter().position(|o| o.tag == tag)?;
+        Some(self.open.swap_remove(at))
+    }
+
+    fn is_open(open: &[Open], value: u64) -> bool {
+        open.iter().any(|o| Open::holds((o.tag, o.range), value))
     }
 
     /// A write was acknowledged: on disk `node`, what was there before its submission is gone.
-    fn acknowledged(&mut self, node: usize, range: SectorRange, tag: u64) {
-        let open = &self.open;
+    fn acknowledged(&mut self, node: usize, write: &Open) {
+        let (open, range, tag) = (&self.open, write.range, write.tag);
         let debt = &mut self.debts[node];
         for n in 0..range.len.0 {
             let sector = (range.start.0 + n) as u32;
@@ -149,7 +183,9 @@ impl Truth {
                 .and_then(|v| v.iter().position(|v| *v == tag + n));
             let Some(at) = at else { continue };
             // Overlapping writes in flight may be ordered either way.
-            debt.retain(sector, |ix, v| ix >= at || Truth::is_open(open, v));
+            debt.retain(sector, |ix, v| {
+                ix >= at || Truth::is_open(open, v) || write.is_rival(v)
+            });
         }
     }
 
@@ -198,30 +234,32 @@ impl World {
             (AppOp::Flush, Err(_)) => {}
             (_, Err(_)) => self.truth.undecided(done.tag),
             (_, Ok(())) => {
-                self.truth.close(done.tag);
+                let Some(write) = self.truth.close(done.tag) else {
+                    return;
+                };
                 let (own, other) = (&self.nodes[node], &self.nodes[peer]);
                 let good = |s: &State| s.disk == Disk::UpToDate;
                 if good(&own.state) && done.good {
                     let first = done.io.range.start.0 as u32;
                     let sectors = first..first + done.io.range.len.0 as u32;
                     self.truth.debts[node].unflushed.extend(sectors);
-                    self.truth.acknowledged(node, done.io.range, done.tag);
+                    self.truth.acknowledged(node, &write);
                 }
                 let linked = done.link != 0 && done.link == own.link() && done.link == other.link();
                 let both = own.state.conn >= Conn::Connected && other.state.conn >= Conn::Connected;
                 let told = own.state.pdsk == Disk::UpToDate && good(&other.state);
                 if linked && both && told && self.knobs.protocol > 1 {
                     if self.knobs.protocol == 3 {
-                        self.check_mirrored(node, done);
+                        self.check_mirrored(node, done, &write);
                     }
-                    self.truth.acknowledged(peer, done.io.range, done.tag);
+                    self.truth.acknowledged(peer, &write);
                 }
             }
         }
     }
 
     /// Protocol C: the write is on the disk of the peer when the application hears of it.
-    fn check_mirrored(&mut self, node: usize, done: &App) {
+    fn check_mirrored(&mut self, node: usize, done: &App, write: &Open) {
         if done.io.op != AppOp::Write {
             return;
         }
@@ -229,7 +267,8 @@ impl World {
         let found = self.nodes[peer].disk.read(done.io.range);
         for (sector, (value, tag)) in (done.io.range.start.0..).zip(found.iter().zip(done.tag..)) {
             let newer = *value > tag || Truth::is_open(&self.truth.open, *value);
-            if *value != tag && !newer && !self.truth.zeroed.contains(&(sector as u32)) {
+            let fine = newer || write.is_rival(*value);
+            if *value != tag && !fine && !self.truth.zeroed.contains(&(sector as u32)) {
                 let why = format!("n{node} sector {sector}: {tag:#x}, the peer has {value:#x}");
                 self.violated("protocol C: both disks have what is acknowledged", &why);
             }
@@ -364,7 +403,7 @@ impl World {
         data.resize(sectors, 0);
         self.truth.accept(node, &data);
         let open: Vec<_> = self.truth.open.clone();
-        for (tag, range) in open {
+        for Open { tag, range, .. } in open {
             for n in 0..range.len.0 {
                 self.truth.debts[node].add((range.start.0 + n) as u32, tag + n);
             }

@@ -202,6 +202,9 @@ impl World {
     pub fn violated(&mut self, oracle: &str, why: &str) -> ! {
         let oracle = oracle.to_string();
         say!(self, "VIOLATED {oracle}: {why}");
+        if self.verbose {
+            self.trace.iter().for_each(|line| eprintln!("{line}"));
+        }
         let why = why.to_string();
         std::panic::panic_any(Violation { oracle, why })
     }
@@ -427,6 +430,10 @@ impl World {
                 self.submit_meta(node, io, op, sector, bytes, flags);
             }
             Effect::Complete { app, result } => self.complete(node, app, result),
+            Effect::Fill {
+                app: AppId(app),
+                buf: BufId(buf),
+            } => self.fill(node, app, buf),
             Effect::Free(BufId(buf)) => {
                 if self.nodes[node].bufs.remove(u64::from(buf)).is_none() {
                     self.violated("buffers are freed once", &format!("n{node} buffer {buf}"));

@@ -156,7 +156,8 @@ pub enum Input<'a> {
     LocalDone {
         /// Which.
         io: IoToken,
-        /// The buffer with the data if it was a [`Data::Fresh`] read that went well.
+        /// The buffer with the data if it was a [`Data::Fresh`] or [`Data::Copy`] read that went
+        /// well.
         buf: Option<BufId>,
         /// How it went.
         result: AppResult,
@@ -251,6 +252,10 @@ pub enum Data {
     None,
     /// The pages of an application's I/O.
     App(AppId),
+    /// The data of an application's I/O in a buffer of the owner's, so that the application can be
+    /// told while the device still works on it. A write: copied before. A read: the buffer is
+    /// reported with `LocalDone`; see [`Effect::Fill`]. [`IoError::NoMemory`]: nothing was done.
+    Copy(AppId),
     /// A buffer that the owner holds.
     Buf(BufId),
     /// A read into a buffer that the owner allocates and reports with `LocalDone`.
@@ -371,6 +376,14 @@ pub enum Effect {
         app: AppId,
         /// How it went.
         result: AppResult,
+    },
+    /// Copy the buffer into the pages of an application's read; then it is no longer needed. Comes
+    /// before the `Complete` of that read.
+    Fill {
+        /// Whose pages.
+        app: AppId,
+        /// The data.
+        buf: BufId,
     },
     /// The buffer is no longer needed.
     Free(BufId),

@@ -51,6 +51,12 @@ impl World {
                 assert!(was.is_some(), "{app:?} completed twice");
                 self.users.remove(&app.0);
             }
+            Effect::Fill { app, buf } => {
+                let app = self.apps.get(&app.0).map(|a| a.range.bytes());
+                assert!(app.is_some(), "{buf:?} for nobody");
+                assert_eq!(self.bufs.get(&buf.0).copied(), app, "{buf:?}");
+                self.free(buf);
+            }
             Effect::Free(buf) => self.free(buf),
             Effect::StartReceiver { .. } => {
                 assert!(!self.receiver, "a second receiver");
@@ -162,7 +168,9 @@ impl World {
         assert_eq!(range.len.0 == 0, op == LocalOp::Flush, "{op:?} {range:?}");
         let bytes = match data {
             Data::None | Data::Fresh => None,
-            Data::App(AppId(app)) => self.apps.get(&app).map(|a| a.range.bytes()).or(Some(0)),
+            Data::App(AppId(app)) | Data::Copy(AppId(app)) => {
+                self.apps.get(&app).map(|a| a.range.bytes()).or(Some(0))
+            }
             Data::Buf(BufId(buf)) => self.bufs.get(&buf).copied().or(Some(0)),
         };
         match op {

@@ -28,7 +28,8 @@ impl World {
         if l.op == LocalOp::Flush && result == Err(IoError::NoMemory) {
             result = Err(IoError::Io);
         }
-        let fresh = l.op == LocalOp::Read && l.data == Data::Fresh && result.is_ok();
+        let fresh = matches!(l.data, Data::Fresh | Data::Copy(_));
+        let fresh = fresh && l.op == LocalOp::Read && result.is_ok();
         let buf = fresh.then(|| self.keep(l.bytes));
         self.step(Input::LocalDone {
             io: l.io,

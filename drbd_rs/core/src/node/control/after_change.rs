@@ -277,13 +277,14 @@ impl<S: Store> Resource<S> {
             Later::SendAttached => self.later_send_attached(vol, item, h),
             Later::SendStatePause
             | Later::SendStateConnected
-            | Later::SendStateAhead
             | Later::SendStateInconsistent
             | Later::SendStateSyncDone
             | Later::SendStateVerifyDone => {
                 self.send_state(vol, item.new, h);
                 Done::Yes
             }
+            // Sent at once, before the first announcement.
+            Later::SendStateAhead => Done::Yes,
             Later::PauseDependants
             | Later::ResumeDependants
             | Later::ResumeDependantsUnconfigured => {

@@ -202,6 +202,7 @@ impl<S: Store> Resource<S> {
         update: bool,
         h: &mut impl Host,
     ) {
+        let apv = self.agreed(peer).map_or(0, |a| a.apv);
         let Some(c) = self.conn_mut(peer) else { return };
         let Some(n) = c.ctl.conf.as_mut() else { return };
         let discards = p.conn_flags & conn_flag::DISCARD_MY_DATA != 0;
@@ -220,7 +221,7 @@ impl<S: Store> Resource<S> {
                     Setting::TwoPrimaries,
                 ),
                 (
-                    p.integrity_alg.as_bytes() != n.integrity_alg.as_bytes(),
+                    apv >= 87 && p.integrity_alg.as_bytes() != n.integrity_alg.as_bytes(),
                     Setting::Integrity,
                 ),
             ];
@@ -229,12 +230,8 @@ impl<S: Store> Resource<S> {
                 self.refuse_peer(peer, h);
                 return;
             }
-        } else if p.two_primaries != 0 {
-            // Two Primaries are not supported here: the peer is told by losing the connection.
-            self.log_peer(Note::Incompatible(Setting::TwoPrimaries), h);
-            self.refuse_peer(peer, h);
-            return;
         }
+        n.two_primaries = p.two_primaries != 0;
         n.wire_protocol = p.protocol.clamp(1, 3);
         n.after_sb_0p = mirrored(p.after_sb_0p);
         n.after_sb_1p = mirrored(p.after_sb_1p);

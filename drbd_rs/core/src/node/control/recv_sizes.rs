@@ -214,7 +214,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Works the limits of the block device out anew (algorithms.md §11).
-    pub(super) fn reconsider_limits(&mut self, vol: VolIx, h: &mut impl Host) {
+    pub(in super::super) fn reconsider_limits(&mut self, vol: VolIx, h: &mut impl Host) {
         let max = self.max_bio(vol);
         let Some(v) = self.vol_mut(vol) else { return };
         if v.ctl.max_bio != max {

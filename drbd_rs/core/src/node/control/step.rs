@@ -342,6 +342,7 @@ impl<S: Store> Resource<S> {
 
     fn pass_to_resync(&mut self, a: &Arrival<'_>, h: &mut impl Host) -> Result<(), Violation> {
         let vol = self.volume_or_free(a, h)?;
+        self.see_ack(vol, &a.packet);
         let payload = a.buf.map(|buf| (buf, a.bytes));
         self.recv_resync_packet(vol, &a.packet, payload, a.intact, h)
     }

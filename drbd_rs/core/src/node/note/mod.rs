@@ -12,7 +12,7 @@ use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::log::{Diff, Parts};
 use crate::state::{Ss, State, Warning};
-use crate::units::{Sector, Sectors};
+use crate::units::{Sector, SectorRange, Sectors};
 use crate::uuid::UuidSet;
 use crate::wire::{Command, Name64};
 
@@ -69,12 +69,6 @@ impl Setting {
 /// Which feature is refused for the time being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// `allow-two-primaries`.
-    TwoPrimaries,
-    /// `on-congestion` other than `block`.
-    Congestion,
-    /// `data-integrity-alg`.
-    Integrity,
     /// `resize`.
     Resize,
     /// `verify`.
@@ -87,9 +81,6 @@ impl Missing {
     /// The word an administrator knows it by.
     pub const fn name(self) -> &'static str {
         match self {
-            Missing::TwoPrimaries => "allow-two-primaries",
-            Missing::Congestion => "on-congestion other than block",
-            Missing::Integrity => "data-integrity-alg",
             Missing::Resize => "resize",
             Missing::Verify => "online verify",
             Missing::AlExtents => "changing al-extents while attached",
@@ -314,6 +305,22 @@ pub enum Note {
         /// Milliseconds.
         limit: u64,
     },
+    /// `congestion-fill` or `congestion-extents` was reached.
+    Congested {
+        /// It was `congestion-fill`.
+        fill: bool,
+    },
+    /// Acknowledgements that the peer sent before a write do not arrive.
+    AcksMissing,
+    /// Two Primaries wrote to the same blocks at once.
+    ConcurrentWrites {
+        /// The own write.
+        own: SectorRange,
+        /// The peer's.
+        peer: SectorRange,
+        /// Whether all that the peer wrote counts as overwritten by the own write.
+        own_first: bool,
+    },
     /// The peer broke the protocol.
     Violated {
         /// With this packet.
@@ -514,6 +521,8 @@ impl Note {
                 | Note::LocalIoFailed { .. }
                 | Note::MetaIoFailed
                 | Note::DiskTimeout
+                | Note::AcksMissing
+                | Note::ConcurrentWrites { .. }
                 | Note::PingTimeout
                 | Note::RequestTimeout { .. }
                 | Note::Violated { .. }

@@ -261,6 +261,24 @@ impl Note {
             Note::Violated { packet, why } => {
                 write!(f, "peer broke the protocol: {}: {why}", packet.name())
             }
+            Note::Congested { fill: true } => f.write_str("Congestion-fill threshold reached"),
+            Note::Congested { fill: false } => f.write_str("Congestion-extents threshold reached"),
+            Note::AcksMissing => {
+                f.write_str("Timed out waiting for missing ack packets; disconnecting")
+            }
+            Note::ConcurrentWrites {
+                own,
+                peer,
+                own_first,
+            } => write!(
+                f,
+                "Concurrent writes detected: local={}s +{}, remote={}s +{}, assuming {} came first",
+                own.start.0,
+                own.bytes(),
+                peer.start.0,
+                peer.bytes(),
+                if own_first { "local" } else { "remote" },
+            ),
             Note::Incompatible(s) => write!(f, "incompatible {} settings", s.name()),
             Note::AlgorithmsDiffer { which, own, peer } => {
                 write!(f, "Different {which} settings. me={own:?} peer={peer:?}")

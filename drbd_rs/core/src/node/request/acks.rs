@@ -70,13 +70,14 @@ impl<S: Store> Resource<S> {
             Packet::RsWriteAck(p) => self.recv_ack(vol, p, Ack::WrittenInSync, h),
             Packet::NegAck(p) => self.recv_neg_ack(vol, p, h),
             Packet::NegDreply(p) => self.recv_neg_dreply(vol, p, h),
-            // SUPERSEDED and RETRY_WRITE decide conflicts of two primaries.
+            Packet::Superseded(p) => self.recv_verdict(vol, p, false, h),
+            Packet::RetryWrite(p) => self.recv_verdict(vol, p, true, h),
             _ => Err(Violation::Unexpected),
         }
     }
 
     /// The write that an acknowledgement names.
-    fn acked_write(&self, vol: VolIx, ack: &BlockAck) -> Option<Id> {
+    pub(super) fn acked_write(&self, vol: VolIx, ack: &BlockAck) -> Option<Id> {
         let id = token::of_block_id(ack.block_id)?;
         let r = self.io.requests.get(id)?;
         let fits = r.vol == vol && r.io.range.start == ack.sector && r.is_write();
@@ -150,9 +151,7 @@ impl<S: Store> Resource<S> {
 
     fn read_answered(&mut self, id: Id, answer: Answer, h: &mut impl Host) {
         self.net_answer(id, answer);
-        if let Some(r) = self.io.requests.get_mut(id) {
-            r.net.finish();
-        }
+        self.net_finish(id);
         self.settle(id, h);
     }
 }

@@ -10,8 +10,9 @@ use super::request::{Answer, Expect, Local, Net, Outcome, Request, Stage};
 use super::stats::Moved;
 
 use super::super::control::IoErrorKind;
-use super::super::io::{AppOp, AppResult, Effect, Host, IoError, VolIx};
+use super::super::io::{AppOp, AppResult, BufId, Effect, Host, IoError, VolIx};
 use super::super::{Resource, Store};
+use crate::state::conn::State as Conn;
 use crate::store::slab::Id;
 
 impl<S: Store> Resource<S> {
@@ -99,12 +100,12 @@ impl<S: Store> Resource<S> {
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
-        if r.is_write() && r.io.range.len.0 != 0 && r.was_tried() {
+        if r.is_write() && r.io.range.len.0 != 0 && (r.was_tried() || r.touched) {
             let both = r.local == Local::Ok && r.net.is_good();
             if !both {
                 self.set_out_of_sync(r.vol, r.io.range, h);
             } else if r.net.answer() == Some(Answer::GoodInSync) {
-                self.set_in_sync(r.vol, r.io.range, h);
+                self.in_sync_or_announced(&r, h);
             }
         }
         self.put_extents(id);
@@ -114,15 +115,49 @@ impl<S: Store> Resource<S> {
         self.io.requests.remove(id);
     }
 
+    /// The peer has cleared the bits of a write. While this node is ahead it may have written there
+    /// again since: then both keep them.
+    fn in_sync_or_announced(&mut self, r: &Request, h: &mut impl Host) {
+        if self.io_state(r.vol).conn == Conn::Ahead {
+            self.set_out_of_sync(r.vol, r.io.range, h);
+            self.tell_out_of_sync(r.vol, r.io.range, h);
+        } else {
+            self.set_in_sync(r.vol, r.io.range, h);
+        }
+    }
+
     /// The own disk is done with a request.
-    pub(super) fn app_local_done(&mut self, id: Id, result: AppResult, h: &mut impl Host) {
+    pub(super) fn app_local_done(
+        &mut self,
+        id: Id,
+        buf: Option<BufId>,
+        result: AppResult,
+        h: &mut impl Host,
+    ) {
         let Some(r) = self.io.requests.get_mut(id) else {
+            Self::free_buf(buf, h);
             return;
         };
         let given_up = match r.local {
             Local::Pending => false,
             Local::Abandoned => true,
-            Local::None | Local::Ok | Local::Failed(_) => return,
+            Local::None | Local::Ok | Local::Failed(_) => {
+                Self::free_buf(buf, h);
+                return;
+            }
+        };
+        match buf {
+            Some(buf) if !given_up => h.emit(Effect::Fill { app: r.io.app, buf }),
+            Some(_) | None => Self::free_buf(buf, h),
+        }
+        let vol = r.vol;
+        if result == Err(IoError::NoMemory) && r.copied && !given_up {
+            self.local_ends(vol);
+            self.submit_local_as(id, false, h);
+            return;
+        }
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
         };
         r.local = match result {
             Ok(()) if !given_up => Local::Ok,
@@ -174,10 +209,20 @@ impl<S: Store> Resource<S> {
         }
         r.net.set_sent();
         r.sent_at = Some(now);
-        if r.expect == Expect::Sent {
+        let expect = r.expect;
+        self.enters_wire(id);
+        if expect == Expect::Sent {
             self.net_answer(id, Answer::Good);
         }
         self.settle(id, h);
+    }
+
+    /// Nothing more is expected from the peer.
+    pub(super) fn net_finish(&mut self, id: Id) {
+        self.leaves_wire(id);
+        if let Some(r) = self.io.requests.get_mut(id) {
+            r.net.finish();
+        }
     }
 
     /// Notes the first answer of the peer, or a worse one.
@@ -210,8 +255,10 @@ impl<S: Store> Resource<S> {
             return;
         };
         r.avoid_local |= matches!(r.local, Local::Failed(_));
+        if r.local != Local::Abandoned {
+            r.local = Local::None;
+        }
         r.avoid_peer |= r.net.answer() == Some(Answer::Refused);
-        r.local = Local::None;
         r.net = Net::None;
         r.sent_at = None;
         r.release = false;

@@ -11,13 +11,14 @@
 //! acknowledgement leaves after the flush, even if the epoch was idle already: the C driver
 //! acknowledges first, and a crash in between would lose writes that nobody has marked.
 
+use super::epoch_owed::Owed;
 use super::token::Name;
 use super::UNIT;
 
-use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, Sock, VolIx};
+use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, VolIx};
 use super::super::{Resource, Store, Violation, PEER};
 use crate::units::SectorRange;
-use crate::wire::{BarrierAck, BarrierNr, Packet};
+use crate::wire::{BarrierAck, BarrierNr};
 
 /// Epochs of the peer that may be unfinished at once; the receiver pauses well before.
 const EPOCHS: usize = 64;
@@ -77,6 +78,8 @@ pub(super) struct Received {
     /// Flushes in flight.
     flushes: u32,
     flush_failed: bool,
+    /// Acknowledgements that are put off.
+    pub(super) owed: Owed,
     /// A discard is at work: writes wait.
     pub(super) exclusive: bool,
 }
@@ -94,6 +97,7 @@ impl Received {
             flushing: Flushing::No,
             flushes: 0,
             flush_failed: false,
+            owed: Owed::NOTHING,
             exclusive: false,
         }
     }
@@ -138,6 +142,14 @@ impl Received {
     /// A write of epoch `number` is finished.
     pub(super) fn finish(&mut self, number: u32) {
         if let Some(e) = self.at(number) {
+            e.active = e.active.saturating_sub(1);
+        }
+    }
+
+    /// A write of epoch `number` is not taken: it does not count.
+    pub(super) fn exclude(&mut self, number: u32) {
+        if let Some(e) = self.at(number) {
+            e.size = e.size.saturating_sub(1);
             e.active = e.active.saturating_sub(1);
         }
     }
@@ -227,6 +239,11 @@ impl<S: Store> Resource<S> {
             if h.room() < UNIT {
                 return true;
             }
+            if oldest.size == 0 {
+                // All its writes were refused: the peer does not wait for it.
+                rx.pop();
+                continue;
+            }
             if rx.flushing == Flushing::No && ordering == Ordering::Flush {
                 rx.flushing = Flushing::Asking(0);
                 rx.flush_failed = false;
@@ -243,17 +260,18 @@ impl<S: Store> Resource<S> {
                 return false;
             }
             let failed = core::mem::take(&mut e.received.flush_failed);
+            let number = e.received.first;
             e.received.pop();
             if failed && self.io.ordering == Ordering::Flush {
                 self.io.ordering = Ordering::Drain;
                 let note = super::super::Note::WriteOrdering(Ordering::Drain.name());
                 h.emit(Effect::Log { vol: None, note });
             }
-            let ack = Packet::BarrierAck(BarrierAck {
+            let ack = BarrierAck {
                 nr,
                 set_size: oldest.size,
-            });
-            self.send_plain(peer, Sock::Meta, 0, ack, h);
+            };
+            self.owe_barrier_ack(peer, number, ack, h);
         }
     }
 

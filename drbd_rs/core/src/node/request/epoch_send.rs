@@ -11,7 +11,7 @@ use super::UNIT;
 
 use super::super::io::{Host, PeerIx, Sock};
 use super::super::{Resource, Store, Violation};
-use super::request::{Answer, Expect, Net};
+use super::request::Expect;
 use crate::time::Instant;
 use crate::wire::{Barrier, BarrierAck, BarrierNr, Command, Packet};
 
@@ -101,6 +101,28 @@ impl<S: Store> Resource<S> {
         e.sending.writes = e.sending.writes.saturating_add(1);
     }
 
+    /// The peer did not take a write of epoch `epoch`: it does not count. An epoch without writes
+    /// is not acknowledged.
+    pub(super) fn uncount_sent_write(&mut self, peer: PeerIx, epoch: u32) {
+        let Some(e) = self.io_epochs(peer) else {
+            return;
+        };
+        if e.sending.started && e.sending.nr == epoch {
+            e.sending.writes = e.sending.writes.saturating_sub(1);
+            return;
+        }
+        let sent = &mut self.io.sent_epochs;
+        for nth in 0..sent.len() {
+            if let Some(e) = sent.get_mut(nth).filter(|e| e.nr == epoch) {
+                e.writes = e.writes.saturating_sub(1);
+                break;
+            }
+        }
+        while sent.front().is_some_and(|e| e.writes == 0) {
+            sent.pop_front();
+        }
+    }
+
     /// Sends the barrier of an epoch that is over although nothing follows it.
     #[inline(never)]
     pub(super) fn close_idle_epoch(&mut self, peer: PeerIx, h: &mut impl Host) {
@@ -129,6 +151,9 @@ impl<S: Store> Resource<S> {
             return Err(Violation::BarrierAck);
         }
         self.io.sent_epochs.pop_front();
+        while self.io.sent_epochs.front().is_some_and(|e| e.writes == 0) {
+            self.io.sent_epochs.pop_front();
+        }
         if let Some(e) = self.io_epochs(peer) {
             e.acked = Some(oldest.nr);
         }
@@ -157,22 +182,19 @@ impl<S: Store> Resource<S> {
             if h.room() < UNIT {
                 return true;
             }
-            let unanswered = matches!(
-                r.net,
-                Net::Live {
-                    answer: Answer::Awaited,
-                    ..
-                }
-            );
-            if unanswered && r.expect != Expect::Sent {
+            if r.postponed {
+                // It does not count in its epoch any more.
+                continue;
+            }
+            if r.net.is_undecided() && r.expect != Expect::Sent {
                 // Its acknowledgement had to come first, on the same socket.
                 self.protocol_error(peer, Command::BarrierAck, Violation::BarrierAck, h);
                 break;
             }
             if let Some(r) = self.io.requests.get_mut(id) {
-                r.net.finish();
                 r.release = true;
             }
+            self.net_finish(id);
             self.settle(id, h);
         }
         if let Some(e) = self.io_epochs(peer) {

@@ -16,6 +16,7 @@ use crate::bitmap::BitSpan;
 use crate::state::disk::State as Disk;
 use crate::state::State;
 use crate::store::slab::Id;
+use crate::units::SectorRange;
 use crate::wire::data::dp;
 use crate::wire::{feature, BlockDesc, BlockReq, Data, Packet, Trim};
 
@@ -45,7 +46,15 @@ impl<S: Store> Resource<S> {
             return;
         };
         if self.io_state(r.vol).is_suspended() || self.io.thaw.is_running() {
-            self.readmit(id, h);
+            if r.touched {
+                self.hold(id);
+            } else {
+                self.readmit(id, h);
+            }
+            return;
+        }
+        if r.is_write() && self.peer_writes_to(r.vol, r.io.range) {
+            self.hold(id);
             return;
         }
         match r.io.op {
@@ -66,14 +75,24 @@ impl<S: Store> Resource<S> {
     }
 
     fn launch_write(&mut self, id: Id, r: Request, h: &mut impl Host) {
+        let sized = r.io.range.len.0 != 0;
+        if sized {
+            self.consider_congestion(r.vol, h);
+        }
         let s = self.io_state(r.vol);
         let connected = self.connected(PEER).is_some();
-        let sized = r.io.range.len.0 != 0;
         let remote = connected && s.replicates();
         let good = s.disk == Disk::UpToDate || s.pdsk == Disk::UpToDate;
         let local = self.io_has_disk(r.vol) && (good || !sized);
-        if !local && !remote {
-            self.complete(id, Err(IoError::Io), h);
+        let why = if remote && self.lacks_packet(r.io.op) {
+            Some(IoError::Unsupported)
+        } else if !local && !remote {
+            Some(IoError::Io)
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            self.complete(id, Err(why), h);
             self.settle(id, h);
             return;
         }
@@ -107,17 +126,29 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// ZEROES does not go with digests: the C driver miscounts it (wire.md §6). The block layer is
+    /// told so, too, and then writes zeroes; this one was too early.
+    pub(super) fn lacks_packet(&self, op: AppOp) -> bool {
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        matches!(op, AppOp::WriteZeroes { .. }) && conf.is_some_and(|n| !n.integrity_alg.is_empty())
+    }
+
     /// The peer is only told which blocks it lacks.
     fn announce_write(&mut self, r: Request, h: &mut impl Host) {
         if self.set_out_of_sync(r.vol, r.io.range, h) == 0 {
             return;
         }
         self.before_send(PEER, self.io.epoch, h);
+        self.tell_out_of_sync(r.vol, r.io.range, h);
+    }
+
+    /// Tells the peer that it lacks a range.
+    pub(super) fn tell_out_of_sync(&mut self, vol: VolIx, range: SectorRange, h: &mut impl Host) {
         let desc = BlockDesc {
-            sector: r.io.range.start,
-            blksize: r.io.range.bytes(),
+            sector: range.start,
+            blksize: range.bytes(),
         };
-        let vnr = self.io_vnr(r.vol);
+        let vnr = self.io_vnr(vol);
         self.send_plain(PEER, Sock::Data, vnr, Packet::OutOfSync(desc), h);
     }
 
@@ -167,27 +198,48 @@ impl<S: Store> Resource<S> {
     }
 
     fn peer_reads(&mut self, r: Request) -> bool {
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        let protocol = conf.map_or(3, |n| n.wire_protocol);
+        let resync = self.resync_pending(r.vol);
         let Some(v) = self.io_vol_mut(r.vol) else {
             return false;
         };
         let pending = v.peers.first().map_or(0, |p| p.io.pending);
+        // Without protocol C the peer may still be writing what the application was told of.
+        let risky = v.io.live != 0 && protocol != 3;
         let policy = v.backing.as_ref().map_or(0, |b| b.disk.conf.read_balancing);
         let start = r.io.range.start.0;
-        balance(policy, start, v.io.local, pending, &mut v.io.peers_turn)
+        let pending = pending.saturating_add(resync);
+        let peer = balance(policy, start, v.io.local, pending, &mut v.io.peers_turn);
+        peer && !risky
     }
 
-    /// Gives the request to the own disk.
+    /// Gives the request to the own disk. Where that is allowed to hang (`disk-timeout`), it never
+    /// sees the application's pages: it may still use them when the application has them back.
     pub(super) fn submit_local(&mut self, id: Id, h: &mut impl Host) {
+        let vol = self.io.requests.get(id).map(|r| r.vol);
+        let disk = vol.and_then(|vol| self.io_backing(vol));
+        let may_hang = disk.is_some_and(|b| b.disk.conf.disk_timeout != 0);
+        self.submit_local_as(id, may_hang, h);
+    }
+
+    pub(super) fn submit_local_as(&mut self, id: Id, copy: bool, h: &mut impl Host) {
         let now = h.now();
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };
         r.local = Local::Pending;
         r.local_at = now;
+        r.copied = copy && matches!(r.io.op, AppOp::Read | AppOp::Write);
         let (vol, io) = (r.vol, r.io);
+        let pages = if copy {
+            LocalData::Copy(io.app)
+        } else {
+            LocalData::App(io.app)
+        };
         let (op, data) = match io.op {
-            AppOp::Read => (LocalOp::Read, LocalData::App(io.app)),
-            AppOp::Write => (LocalOp::Write, LocalData::App(io.app)),
+            AppOp::Read => (LocalOp::Read, pages),
+            AppOp::Write => (LocalOp::Write, pages),
             AppOp::Discard => (LocalOp::Discard, LocalData::None),
             AppOp::WriteZeroes { unmap } => (LocalOp::ZeroOut { unmap }, LocalData::None),
             AppOp::Flush => (LocalOp::Flush, LocalData::None),
@@ -219,6 +271,9 @@ impl<S: Store> Resource<S> {
         r.incarnation = incarnation;
         r.sent_at = None;
         let vol = r.vol;
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.live = v.io.live.saturating_add(1);
+        }
         self.count_pending(vol, true);
     }
 

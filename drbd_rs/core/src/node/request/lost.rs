@@ -64,6 +64,7 @@ impl<S: Store> Resource<S> {
 
     fn lose_peer_io(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         self.io.peer_waiting.clear();
+        self.io.patience = None;
         let idle = |r: &PeerRequest| matches!(r.stage, Stage::Waiting | Stage::Replying);
         loop {
             let next = self.io.peer_requests.iter().find(|(_, r)| idle(r));
@@ -140,10 +141,9 @@ impl<S: Store> Resource<S> {
             return;
         }
         r.release = true;
+        r.postponed = false;
         self.net_answer(id, Answer::Lost);
-        if let Some(r) = self.io.requests.get_mut(id) {
-            r.net.finish();
-        }
+        self.net_finish(id);
         self.settle(id, h);
     }
 }

@@ -78,6 +78,10 @@ enum Transaction {
 pub(crate) struct MetaIo {
     /// Tells this disk's activity log from those of earlier disks; 0: not yet named.
     pub(super) instance: u32,
+    /// When one was submitted while none was in flight, or the last one ended.
+    pub(super) moved_at: Instant,
+    /// I/O that the device works on.
+    pub(super) on_disk: u32,
     /// When the superblock has to be written.
     due: Option<Instant>,
     superblock_in_flight: bool,
@@ -97,6 +101,8 @@ impl MetaIo {
     pub(crate) const fn new() -> MetaIo {
         MetaIo {
             instance: 0,
+            moved_at: Instant(0),
+            on_disk: 0,
             due: None,
             superblock_in_flight: false,
             superblock_again: false,
@@ -218,7 +224,7 @@ impl<S: Store> Resource<S> {
         b.meta_io.due = None;
         let sector = b.disk.layout.superblock;
         let flags = durable(b.disk.conf.md_flushes);
-        emit(
+        self.emit_meta(
             vol,
             Name::Superblock(vol),
             MetaOp::WriteSuperblock,
@@ -379,7 +385,7 @@ impl<S: Store> Resource<S> {
         } else {
             MetaOp::WriteBitmap { page }
         };
-        emit(vol, name, op, sector, bytes, IoFlags::default(), h);
+        self.emit_meta(vol, name, op, sector, bytes, IoFlags::default(), h);
     }
 
     fn job_page_done(
@@ -487,7 +493,7 @@ impl<S: Store> Resource<S> {
         b.meta_io.transaction = Transaction::Block;
         let sector = b.disk.layout.al_block(b.meta_io.tx.number());
         let flags = durable(b.disk.conf.md_flushes);
-        emit(
+        self.emit_meta(
             vol,
             Name::AlBlock(vol),
             MetaOp::WriteAl,
@@ -549,12 +555,58 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) {
         let ok = result.is_ok();
-        match Name::unpack(io.0) {
+        let name = Name::unpack(io.0);
+        if let Some(
+            Name::Superblock(vol)
+            | Name::AlBlock(vol)
+            | Name::AlPage(vol, _)
+            | Name::BitmapPage(vol, _),
+        ) = name
+        {
+            self.meta_moved(vol, h);
+        }
+        match name {
             Some(Name::Superblock(vol)) => self.superblock_written(vol, ok, h),
             Some(Name::AlBlock(vol)) => self.al_block_done(vol, ok, h),
             Some(Name::AlPage(vol, n)) => self.al_page_done(vol, n, ok, h),
             Some(Name::BitmapPage(vol, n)) => self.job_page_done(vol, n, page, ok, h),
             Some(Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {}
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn emit_meta(
+        &mut self,
+        vol: VolIx,
+        name: Name,
+        op: MetaOp,
+        sector: Sector,
+        bytes: u32,
+        flags: IoFlags,
+        h: &mut impl Host,
+    ) {
+        let now = h.now();
+        if let Some(b) = self.io_backing(vol) {
+            if b.meta_io.on_disk == 0 {
+                b.meta_io.moved_at = now;
+            }
+            b.meta_io.on_disk = b.meta_io.on_disk.saturating_add(1);
+        }
+        h.emit(Effect::Meta {
+            vol,
+            io: name.io(),
+            op,
+            sector,
+            bytes,
+            flags,
+        });
+    }
+
+    fn meta_moved(&mut self, vol: VolIx, h: &mut impl Host) {
+        let now = h.now();
+        if let Some(b) = self.io_backing(vol) {
+            b.meta_io.on_disk = b.meta_io.on_disk.saturating_sub(1);
+            b.meta_io.moved_at = now;
         }
     }
 
@@ -593,25 +645,6 @@ const fn durable(flushes: bool) -> IoFlags {
         preflush: flushes,
         rahead: false,
     }
-}
-
-fn emit(
-    vol: VolIx,
-    name: Name,
-    op: MetaOp,
-    sector: Sector,
-    bytes: u32,
-    flags: IoFlags,
-    h: &mut impl Host,
-) {
-    h.emit(Effect::Meta {
-        vol,
-        io: name.io(),
-        op,
-        sector,
-        bytes,
-        flags,
-    });
 }
 
 /// Takes the job that waits longest.

@@ -23,6 +23,9 @@
 mod acks;
 mod al_gate;
 mod complete;
+mod conflict;
+mod congestion;
+mod epoch_owed;
 mod epoch_receive;
 mod epoch_send;
 mod gate;
@@ -46,6 +49,7 @@ mod transfer_log;
 pub(crate) use epoch_receive::Ordering;
 pub use epoch_send::SentEpoch;
 pub(crate) use meta_io::{MetaIo, Pages};
+pub(crate) use payload::digest_bytes;
 pub use peer_write::PeerRequest;
 pub use request::Request;
 pub(crate) use stats::Moved;
@@ -108,6 +112,8 @@ pub(crate) struct ResourceIo<S: Store> {
     ordering: Ordering,
     thaw: thaw::Walk,
     timer_due: Option<Instant>,
+    /// How long the peer's write at the head of `peer_waiting` may wait for its turn.
+    patience: Option<conflict::Patience>,
     /// Continuations that are due.
     afters: [Option<(After, bool)>; AFTERS],
 }
@@ -126,6 +132,7 @@ impl<S: Store> ResourceIo<S> {
             ordering: Ordering::Flush,
             thaw: thaw::Walk::IDLE,
             timer_due: None,
+            patience: None,
             afters: [None; AFTERS],
         }
     }
@@ -143,14 +150,25 @@ pub(crate) struct VolumeIo<S: Store> {
     al_wait: Queue,
     /// Waits for the transaction that is being written, or will be next.
     al_tx: Queue,
-    /// Writes that the applications have not been told of.
+    /// Waits, with its extents, for writes of the peer.
+    held: Queue,
+    /// Writes that the applications have not been told of, and with two Primaries those of the
+    /// peer that are under way.
     writes: IntervalSet<S::Vec<interval::Slot>>,
+    /// Those of the peer in `writes`.
+    peer_writes: u32,
     /// Admitted and not completed: `ap:`.
     in_flight: u32,
     /// Reasons not to admit anything.
     gate: u32,
     /// Run when nothing is in flight.
     gate_waiters: [After; gate::WAITERS],
+    /// Sectors in TCP's hands or at the peer, not yet in an acknowledged epoch.
+    on_wire: u64,
+    /// Requests with a live leg to the peer.
+    live: u32,
+    /// When the resync after a congestion starts.
+    ahead_due: Option<Instant>,
     /// I/O of this part on the backing device: `lo:`.
     local: u32,
     /// Control knows that the failed disk is no longer used.
@@ -178,10 +196,15 @@ impl<S: Store> VolumeIo<S> {
             conflict_ended: false,
             al_wait: Queue::EMPTY,
             al_tx: Queue::EMPTY,
+            held: Queue::EMPTY,
             writes: IntervalSet::new(writes),
+            peer_writes: 0,
             in_flight: 0,
             gate: 0,
             gate_waiters: [After::Nothing; gate::WAITERS],
+            on_wire: 0,
+            live: 0,
+            ahead_due: None,
             local: 0,
             idle_told: false,
             abandon: false,
@@ -337,6 +360,7 @@ impl<S: Store> Resource<S> {
         for peer in io_peers() {
             if self.acked_pump(peer, h)
                 || self.received_epochs_pump(peer, h)
+                || self.owed_pump(peer, h)
                 || self.lost_pump(peer, h)
             {
                 return true;
@@ -364,6 +388,7 @@ impl<S: Store> Resource<S> {
         loop {
             let full = self.meta_pump(vol, h)
                 || self.abandon_pump(vol, h)
+                || self.held_pump(vol, h)
                 || self.conflict_pump(vol, h)
                 || self.al_pump(vol, h)
                 || self.admission_pump(vol, h);
@@ -376,6 +401,10 @@ impl<S: Store> Resource<S> {
                 break;
             }
         }
+        if h.room() < UNIT {
+            return true;
+        }
+        self.ahead_pump(vol, h);
         self.gate_pump(vol, h);
         self.disk_idle_pump(vol, h);
         h.room() < UNIT
@@ -390,7 +419,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) {
         match token::Name::unpack(io.0) {
-            Some(token::Name::App(id)) => self.app_local_done(id, result, h),
+            Some(token::Name::App(id)) => self.app_local_done(id, buf, result, h),
             Some(token::Name::Peer(id)) => self.peer_local_done(id, buf, result, h),
             Some(token::Name::Flush(vol)) => self.epoch_flushed(vol, result, h),
             Some(

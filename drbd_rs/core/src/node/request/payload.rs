@@ -12,10 +12,10 @@ use super::super::io::{AppOp, PayloadPlan, PeerIx};
 use super::super::{Resource, Store, PEER};
 use crate::limits::MAX_BIO_SIZE;
 use crate::store::slab::Id;
-use crate::wire::{BlockId, Command, Data, Header, Name64, Packet, Socket};
+use crate::wire::{BlockId, Command, Data, Header, Packet, Socket};
 
 /// Bytes of the digests that the kernel's crypto API knows under these names.
-const DIGESTS: [(&[u8], u32); 12] = [
+const DIGESTS: [(&[u8], u32); 20] = [
     (b"crc32", 4),
     (b"crc32c", 4),
     (b"xxhash64", 8),
@@ -27,17 +27,26 @@ const DIGESTS: [(&[u8], u32); 12] = [
     (b"sha256", 32),
     (b"sha384", 48),
     (b"sha512", 64),
+    (b"sha3-224", 28),
+    (b"sha3-256", 32),
+    (b"sha3-384", 48),
+    (b"sha3-512", 64),
+    (b"sm3", 32),
+    (b"blake2b-160", 20),
     (b"blake2b-256", 32),
+    (b"blake2b-384", 48),
+    (b"blake2b-512", 64),
 ];
 
-/// Bytes of the digest in front of data; `None` for an algorithm that is not known here.
-fn digest_bytes(name: &Name64) -> Option<u32> {
+/// Bytes of the digest in front of data, 0 without an algorithm; `None` for one that is not known
+/// here.
+pub(crate) fn digest_bytes(name: &[u8]) -> Option<u32> {
     if name.is_empty() {
         return Some(0);
     }
     DIGESTS
         .iter()
-        .find(|(n, _)| *n == name.as_bytes())
+        .find(|(n, _)| *n == name)
         .map(|(_, bytes)| *bytes)
 }
 
@@ -67,7 +76,7 @@ impl<S: Store> Resource<S> {
     }
 
     fn incoming_digest(&self, peer: PeerIx) -> Option<u32> {
-        digest_bytes(&self.io_conn(peer)?.ctl.peer_integrity)
+        digest_bytes(self.io_conn(peer)?.ctl.peer_integrity.as_bytes())
     }
 
     fn plan_buffer(&self, peer: PeerIx, bytes: u32) -> PayloadPlan {
@@ -128,9 +137,8 @@ mod tests {
 
     #[test]
     fn digests() {
-        let name = |n: &[u8]| Name64::new(n).unwrap();
-        assert_eq!(digest_bytes(&Name64::EMPTY), Some(0));
-        assert_eq!(digest_bytes(&name(b"sha256")), Some(32));
-        assert_eq!(digest_bytes(&name(b"rot13")), None);
+        assert_eq!(digest_bytes(b""), Some(0));
+        assert_eq!(digest_bytes(b"sha256"), Some(32));
+        assert_eq!(digest_bytes(b"rot13"), None);
     }
 }

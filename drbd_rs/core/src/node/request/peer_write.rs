@@ -4,13 +4,16 @@
 //!
 //! ```text
 //!  DATA, TRIM, ZEROES ─▶ Waiting ─▶ Active ─▶ ack ─▶ gone
+//!                           └─▶ (lost against an own write: conflict.rs) ─▶ gone
 //! ```
 //!
-//! They leave `Waiting` in the order of arrival: behind an unfinished epoch, behind a resync write
+//! They leave `Waiting` in the order of arrival: behind own writes of a Primary to the same blocks,
+//! behind an unfinished epoch, behind a resync write
 //! to the same blocks, behind a discard, and, where this is the only good copy, behind the activity
 //! log. The receiver pauses while one of them waits, so there is rarely more than one.
 
 use super::al_gate;
+use super::conflict::Turn;
 use super::token::Name;
 use super::UNIT;
 
@@ -70,11 +73,19 @@ pub struct PeerRequest {
     pub(super) block_id: BlockId,
     pub(super) buf: Option<BufId>,
     /// WRITE_ACK is asked for.
-    ack: bool,
+    pub(super) ack: bool,
+    /// Sequence number in its packet.
+    pub(super) seq: u32,
+    /// Its turn has come: no own write of a Primary conflicts any more.
+    pub(super) cleared: bool,
+    /// In the set of writes in flight.
+    pub(super) in_writes: bool,
+    /// Own writes wait for it to be sent again.
+    pub(super) restarts: bool,
     /// The write may set its blocks in sync.
     in_sync: bool,
     flags: IoFlags,
-    epoch: u32,
+    pub(super) epoch: u32,
     /// The connection it came over.
     pub(super) incarnation: u32,
     /// References to the activity log, if `marked`.
@@ -94,6 +105,10 @@ impl PeerRequest {
             block_id,
             buf: None,
             ack: false,
+            seq: 0,
+            cleared: false,
+            in_writes: false,
+            restarts: false,
             in_sync: false,
             flags: IoFlags::default(),
             epoch: 0,
@@ -205,10 +220,13 @@ impl<S: Store> Resource<S> {
         buf: Option<BufId>,
         h: &mut impl Host,
     ) -> Result<(), Violation> {
-        self.see_seq(vol, w.seq);
-        if self.io_state(vol).role.is_primary() {
-            // Two primaries are refused, so nothing here orders its writes against own ones.
+        let two = self.two_primaries();
+        if !two && self.io_state(vol).role.is_primary() {
+            // Nothing here orders its writes against own ones.
             return Err(Violation::Unexpected);
+        }
+        if !two || !self.io_has_disk(vol) {
+            self.see_seq(vol, w.seq);
         }
         let range = SectorRange::new(w.sector, w.bytes);
         if !self.io_has_disk(vol) {
@@ -229,6 +247,7 @@ impl<S: Store> Resource<S> {
             stage: Stage::Waiting,
             buf,
             ack: written,
+            seq: w.seq,
             in_sync: w.flags & dp::MAY_SET_IN_SYNC != 0,
             flags: IoFlags {
                 sync: w.flags & dp::RW_SYNC != 0,
@@ -259,14 +278,6 @@ impl<S: Store> Resource<S> {
         }
         self.peer_writes_pump(PEER, h);
         Ok(())
-    }
-
-    pub(super) fn see_seq(&mut self, vol: VolIx, seq: u32) {
-        if let Some(p) = self.io_peer_device(vol, PEER) {
-            if seq.wrapping_sub(p.io.peer_seq) < 1 << 31 {
-                p.io.peer_seq = seq;
-            }
-        }
     }
 
     pub(super) fn count_unacked(&mut self, vol: VolIx, more: bool) {
@@ -322,6 +333,11 @@ impl<S: Store> Resource<S> {
                 self.io.peer_waiting.pop_front();
                 self.end_peer_write(id, r, Err(super::super::IoError::Io), h);
                 continue;
+            }
+            match self.turn_comes(id, &r, h) {
+                Turn::Comes => {}
+                Turn::Gone => continue,
+                Turn::Waits => return false,
             }
             if !self.may_start(peer, &r) || !self.pass_log(id, &r, h) {
                 return false;
@@ -485,6 +501,7 @@ impl<S: Store> Resource<S> {
                 debug_assert!(known);
             }
         }
+        self.peer_write_leaves(id, &r);
         Self::free_buf(r.buf, h);
     }
 }

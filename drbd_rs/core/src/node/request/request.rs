@@ -4,8 +4,9 @@
 //!
 //! ```text
 //!  Admission ─▶ Conflict ─▶ ActivityLog ─▶ Transaction ─▶ Active ─▶ (completed) ─▶ destroyed
-//!     ▲  reads and flushes go straight to Active ▲            │
-//!     └──────────── a read that failed, while suspended ──────┘
+//!     ▲                                          Held ◀───┘ ▲│
+//!     │     reads and flushes go straight to Active ────────┘│
+//!     └──────────── a read that failed, while suspended ─────┘
 //! ```
 //!
 //! Whether the application may be told, and what, is a pure function of the two legs
@@ -28,6 +29,8 @@ pub(super) enum Stage {
     ActivityLog,
     /// Has its extents; waits for the transaction to be stable.
     Transaction,
+    /// Has its extents; waits for writes of the other Primary to the same blocks.
+    Held,
     /// On its way to disk and peer.
     Active,
 }
@@ -89,6 +92,17 @@ impl Net {
             Net::None => None,
             Net::Live { answer, .. } | Net::Done { answer, .. } => Some(answer),
         }
+    }
+
+    /// The peer has not said whether it has the data.
+    pub(super) const fn is_undecided(self) -> bool {
+        matches!(
+            self,
+            Net::Live {
+                answer: Answer::Awaited,
+                ..
+            }
+        )
     }
 
     pub(super) const fn is_queued(self) -> bool {
@@ -174,6 +188,14 @@ pub struct Request {
     pub(super) completed: bool,
     /// The application may be told although I/O is suspended.
     pub(super) release: bool,
+    /// The peer wants it again, after its own write to the same blocks (RETRY_WRITE).
+    pub(super) postponed: bool,
+    /// An earlier try has changed the own disk.
+    pub(super) touched: bool,
+    /// The own disk works on a copy of its data.
+    pub(super) copied: bool,
+    /// Counts as in flight on the wire: see `congestion.rs`.
+    pub(super) on_wire: bool,
     /// The local disk failed to read it.
     pub(super) avoid_local: bool,
     /// The peer failed to read it.
@@ -208,6 +230,10 @@ impl Request {
             epoch: 0,
             completed: false,
             release: false,
+            postponed: false,
+            touched: false,
+            copied: false,
+            on_wire: false,
             avoid_local: false,
             avoid_peer: false,
             incarnation: 0,
@@ -248,6 +274,11 @@ impl Request {
             && !matches!(self.local, Local::Pending | Local::Abandoned)
             && !self.net.is_queued()
             && !self.net.is_live()
+    }
+
+    /// Whether it can be sent again now that the peer wants it to.
+    pub(super) const fn may_restart(&self) -> bool {
+        self.postponed && !matches!(self.local, Local::Pending) && !self.net.is_queued()
     }
 
     /// Whether it was tried at all.

@@ -147,7 +147,10 @@ impl<S: Store> Resource<S> {
             return;
         };
         let s = self.io_state(r.vol);
-        let again = !r.completed && self.connected(PEER).is_some() && s.replicates();
+        let again = !r.completed
+            && self.connected(PEER).is_some()
+            && s.replicates()
+            && !self.lacks_packet(r.io.op);
         if !again {
             self.net_lost(id, h);
             return;
@@ -156,8 +159,10 @@ impl<S: Store> Resource<S> {
             // It is counted again when it is queued.
             self.count_pending(r.vol, false);
         }
+        self.leaves_wire(id);
         if let Some(r) = self.io.requests.get_mut(id) {
             r.net = Net::None;
+            r.postponed = false;
         }
         match r.io.op {
             AppOp::Read => self.queue_read(id, h),

@@ -12,6 +12,7 @@ use super::super::control::IoErrorKind;
 use super::super::io::{AppOp, Effect, Host, VolIx};
 use super::super::note::Note;
 use super::super::{Resource, Store, PEER};
+use crate::state::disk::State as Disk;
 use crate::time::{Duration, Instant};
 
 /// How often requests in flight are looked at.
@@ -20,12 +21,16 @@ const LOOK: Duration = Duration::secs(1);
 impl<S: Store> Resource<S> {
     /// When [`Resource::request_pump`] has something to do next.
     pub(crate) fn request_deadline(&self) -> Option<Instant> {
+        let ahead = self.volumes.iter().flatten();
+        let ahead = ahead.filter_map(|v| v.io.ahead_due);
         self.volumes
             .iter()
             .flatten()
             .filter(|v| !v.ctl.dropped)
             .filter_map(|v| v.backing.as_ref()?.meta_io.due())
+            .chain(ahead)
             .chain(self.io.timer_due)
+            .chain(self.io.patience.map(|p| p.until))
             .min()
     }
 
@@ -33,7 +38,8 @@ impl<S: Store> Resource<S> {
     #[inline(never)]
     pub(super) fn request_timers(&mut self, h: &mut impl Host) -> bool {
         let now = h.now();
-        if self.io.log.oldest().is_none() {
+        let meta = self.meta_may_be_late();
+        if self.io.log.oldest().is_none() && !meta {
             self.io.timer_due = None;
             return false;
         }
@@ -48,7 +54,7 @@ impl<S: Store> Resource<S> {
         if self.peer_is_late(now) {
             self.connection_timeout(PEER, h);
         }
-        if let Some(vol) = self.late_disk(now) {
+        if let Some(vol) = self.late_disk(now).or_else(|| self.late_meta(now)) {
             h.emit(Effect::Log {
                 vol: Some(vol),
                 note: Note::DiskTimeout,
@@ -115,7 +121,7 @@ impl<S: Store> Resource<S> {
             if patience.0 != 0
                 && now.since(r.local_at) > patience
                 && now.since(v.ctl.attached_at) > patience
-                && v.state.disk > crate::state::disk::State::Failed
+                && v.state.disk > Disk::Failed
             {
                 return Some(r.vol);
             }
@@ -123,8 +129,35 @@ impl<S: Store> Resource<S> {
         None
     }
 
-    /// The disk was given up by force: writes no longer wait for it. Reads do, for the disk may
-    /// still fill their pages, which the application would take for its own again.
+    /// Whether metadata I/O is under way on a disk that is given up if it takes too long.
+    fn meta_may_be_late(&self) -> bool {
+        let mut disks = self.volumes.iter().flatten();
+        disks.any(|v| {
+            let b = v.backing.as_ref().filter(|_| !v.ctl.dropped);
+            let b = b.filter(|b| b.disk.conf.disk_timeout != 0);
+            b.is_some_and(|b| b.meta_io.on_disk != 0) && v.state.disk > Disk::Failed
+        })
+    }
+
+    /// A volume whose disk has not finished any metadata I/O within its `disk-timeout`.
+    fn late_meta(&self, now: Instant) -> Option<VolIx> {
+        self.io_volumes().find(|vol| {
+            self.io_vol(*vol).is_some_and(|v| {
+                let Some(b) = v.backing.as_ref().filter(|_| !v.ctl.dropped) else {
+                    return false;
+                };
+                let patience = Duration::tenths(u64::from(b.disk.conf.disk_timeout));
+                patience.0 != 0
+                    && b.meta_io.on_disk != 0
+                    && now.since(b.meta_io.moved_at) > patience
+                    && v.state.disk > Disk::Failed
+            })
+        })
+    }
+
+    /// The disk was given up by force: nothing waits for it any more, but reads straight into the
+    /// pages of an application. The disk may still fill these, and they must not have another use
+    /// by then; where `disk-timeout` is set there are none.
     pub(crate) fn requests_disk_failed(&mut self, vol: VolIx, h: &mut impl Host) {
         if let Some(v) = self.io_vol_mut(vol) {
             v.io.abandon = true;
@@ -144,7 +177,8 @@ impl<S: Store> Resource<S> {
                 break;
             };
             at = r.newer;
-            if r.vol != vol || r.local != Local::Pending || r.io.op == AppOp::Read {
+            let held = r.io.op == AppOp::Read && !r.copied;
+            if r.vol != vol || r.local != Local::Pending || held {
                 continue;
             }
             if h.room() < UNIT {

@@ -7,6 +7,7 @@
 //! towards the safe side; it is written now and then, no more often than every 2 s.
 
 use crate::resync_extents::Mark;
+use crate::state::conn;
 use crate::time::{Duration, Instant};
 use crate::units::{SectorRange, Sectors};
 use crate::wire::BlockDesc;
@@ -47,9 +48,11 @@ impl<S: Store> Resource<S> {
         marked.bits
     }
 
-    /// The range is the same on both sides. Without effect while a bitmap is being received.
+    /// The range is the same on both sides. Without effect while a bitmap is being received, and
+    /// while one side is ahead of the other: it may have written the range again since.
     pub(crate) fn set_in_sync(&mut self, vol: VolIx, range: SectorRange, h: &mut impl Host) {
-        if self.bitmap_receiving(vol) {
+        let apart = matches!(self.rs_conn(vol), conn::State::Ahead | conn::State::Behind);
+        if apart || self.bitmap_receiving(vol) {
             return;
         }
         let now = h.now();

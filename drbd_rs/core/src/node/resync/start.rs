@@ -38,9 +38,10 @@ impl Start {
         self.uuid = None;
     }
 
-    /// Whether the receiver has to wait for this node's state.
+    /// Whether the receiver has to wait for this node's state: what the source said after its
+    /// SYNC_UUID must not be heard before this node has followed it.
     pub(super) fn waits(&self) -> bool {
-        self.uuid.is_some()
+        self.uuid.is_some() || self.side == Some(Side::Target)
     }
 }
 

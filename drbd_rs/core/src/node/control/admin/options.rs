@@ -10,7 +10,7 @@ use crate::units::Minor;
 
 use super::super::super::io::{Host, OpId, PeerIx, VolIx};
 use super::super::super::note::{Missing, Note};
-use super::super::super::request::Ordering;
+use super::super::super::request::{digest_bytes, Ordering};
 use super::super::super::{After, Resource, Store, PEER};
 
 /// `protocol A`.
@@ -23,7 +23,7 @@ const STONITH: u32 = 2;
 type Refused = (ErrCode, Option<Note>);
 
 impl<S: Store> Resource<S> {
-    /// The checks of network options, in the order of the C driver; then what is not there yet.
+    /// The checks of network options, in the order of the C driver.
     pub(super) fn check_net_options(&self, peer: PeerIx, new: &NetConf) -> Result<(), Refused> {
         let Some(c) = self.conn(peer) else {
             return Err((ErrCode::InvalidRequest, None));
@@ -36,6 +36,13 @@ impl<S: Store> Resource<S> {
             if c.ctl.cstate == Conn::WFReportParams && !same {
                 return Err((ErrCode::NeedApv100, None));
             }
+        }
+        let primaries = self
+            .states()
+            .any(|s| s.role.is_primary())
+            .then(|| self.states().any(|s| s.peer.is_primary()));
+        if !new.two_primaries && primaries == Some(true) {
+            return Err((ErrCode::NeedAllowTwoPri, None));
         }
         if new.two_primaries && new.wire_protocol != PROTOCOL_C {
             return Err((ErrCode::NotProtoC, None));
@@ -55,15 +62,8 @@ impl<S: Store> Resource<S> {
         if new.on_congestion != 0 && new.wire_protocol != PROTOCOL_A {
             return Err((ErrCode::CongNotProtoA, None));
         }
-        let missing = |m| Err((ErrCode::InvalidRequest, Some(Note::Unsupported(m))));
-        if new.two_primaries {
-            return missing(Missing::TwoPrimaries);
-        }
-        if !new.integrity_alg.is_empty() {
-            return missing(Missing::Integrity);
-        }
-        if new.on_congestion != 0 {
-            return missing(Missing::Congestion);
+        if digest_bytes(new.integrity_alg.as_bytes()).is_none() {
+            return Err((ErrCode::IntegrityAlg, None));
         }
         Ok(())
     }
@@ -123,6 +123,8 @@ impl<S: Store> Resource<S> {
         match next {
             Some(ix) => {
                 self.send_sync_param(VolIx(ix), h);
+                // Zeroes have no packet that goes with data-integrity-alg.
+                self.reconsider_limits(VolIx(ix), h);
                 true
             }
             None => false,

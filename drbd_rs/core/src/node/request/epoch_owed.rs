@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Barrier acknowledgements that are put off for the sake of a C peer.
+//!
+//! A C sender counts the writes of an epoch that it still knows when the acknowledgement comes, and
+//! ends the connection if the number is another. A write that lost against one of this node's
+//! (`conflict.rs`) is forgotten there at the latest when that one has been answered. So until then
+//! the acknowledgement of its epoch, and of those behind, stays here; nothing else waits for it.
+
+use super::epoch_send::up_to;
+use super::UNIT;
+
+use super::super::io::{Host, PeerIx, Sock};
+use super::super::{Resource, Store};
+use crate::store::slab::Id;
+use crate::wire::{BarrierAck, Packet};
+
+/// Acknowledgements, and reasons to put them off, that fit; with more the oldest one leaves.
+const PLACES: usize = 16;
+
+/// What is put off and why.
+#[derive(Clone, Copy)]
+pub(super) struct Owed {
+    /// Number of the epoch and its acknowledgement, in order.
+    acks: [Option<(u32, BarrierAck)>; PLACES],
+    /// An epoch that lost a write, and the own write that won.
+    yields: [Option<(u32, Id)>; PLACES],
+}
+
+impl Owed {
+    pub(super) const NOTHING: Owed = Owed {
+        acks: [None; PLACES],
+        yields: [None; PLACES],
+    };
+
+    /// A write of epoch `number` lost against `winner`.
+    pub(super) fn lost(&mut self, number: u32, winner: Id) {
+        if let Some(free) = self.yields.iter_mut().find(|y| y.is_none()) {
+            *free = Some((number, winner));
+        }
+    }
+
+    fn front(&self) -> Option<(u32, BarrierAck)> {
+        self.acks.first().copied().flatten()
+    }
+
+    fn is_full(&self) -> bool {
+        self.acks.last().is_some_and(Option::is_some)
+    }
+
+    fn pop(&mut self) {
+        if let Some(first) = self.acks.first_mut() {
+            *first = None;
+        }
+        self.acks.rotate_left(1);
+    }
+
+    /// Takes an acknowledgement in; the oldest one leaves if there is no place.
+    fn push(&mut self, number: u32, ack: BarrierAck) -> Option<BarrierAck> {
+        let leaves = self.front().filter(|_| self.is_full()).map(|(_, ack)| ack);
+        if leaves.is_some() {
+            self.pop();
+        }
+        if let Some(free) = self.acks.iter_mut().find(|a| a.is_none()) {
+            *free = Some((number, ack));
+        }
+        leaves
+    }
+
+    /// The oldest acknowledgement, if no write of its epoch or an earlier one is `open`.
+    fn due(&mut self, open: impl Fn(Id) -> bool) -> Option<BarrierAck> {
+        let (number, ack) = self.front()?;
+        for y in &mut self.yields {
+            *y = y.filter(|(_, winner)| open(*winner));
+        }
+        let held = self.yields.iter().flatten().any(|(n, _)| up_to(*n, number));
+        if held {
+            return None;
+        }
+        self.pop();
+        Some(ack)
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// Epoch `number` of the peer is finished.
+    pub(super) fn owe_barrier_ack(
+        &mut self,
+        peer: PeerIx,
+        number: u32,
+        ack: BarrierAck,
+        h: &mut impl Host,
+    ) {
+        let owed = self.io_epochs(peer).map(|e| &mut e.received.owed);
+        if let Some(ack) = owed.and_then(|o| o.push(number, ack)) {
+            self.send_plain(peer, Sock::Meta, 0, Packet::BarrierAck(ack), h);
+        }
+        self.owed_pump(peer, h);
+    }
+
+    /// Sends what has not to wait any more; true if room ran out.
+    pub(super) fn owed_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        loop {
+            let requests = &self.io.requests;
+            let undecided = |id: Id| requests.get(id).is_some_and(|r| r.net.is_undecided());
+            let Some(c) = self.conns.get_mut(usize::from(peer.0)) else {
+                return false;
+            };
+            let Some(ack) = c.epochs.received.owed.due(undecided) else {
+                return false;
+            };
+            self.send_plain(peer, Sock::Meta, 0, Packet::BarrierAck(ack), h);
+            if h.room() < UNIT {
+                return true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::BarrierNr;
+
+    #[test]
+    fn acknowledgements_wait_for_the_winner_and_keep_their_order() {
+        let id = |ix| Id { ix, gen: 1 };
+        let ack = |nr| BarrierAck {
+            nr: BarrierNr(nr),
+            set_size: 1,
+        };
+        let mut owed = Owed::NOTHING;
+        owed.lost(5, id(1));
+        assert_eq!(owed.push(4, ack(40)), None);
+        assert_eq!(owed.push(5, ack(50)), None);
+        assert_eq!(owed.push(6, ack(60)), None);
+        assert_eq!(owed.due(|_| true), Some(ack(40)));
+        assert_eq!(owed.due(|_| true), None);
+        assert_eq!(owed.due(|i| i == id(2)), Some(ack(50)));
+        assert_eq!(owed.due(|_| true), Some(ack(60)));
+        assert_eq!(owed.due(|_| true), None);
+        // With too many the oldest goes.
+        owed.lost(7, id(1));
+        for n in 0..16 {
+            assert_eq!(owed.push(7 + n, ack(n)), None);
+        }
+        assert_eq!(owed.push(23, ack(16)), Some(ack(0)));
+    }
+}
