@@ -44,6 +44,8 @@ pub struct Network {
     pub lame: u64,
     /// A bit of the next data on the wire flips.
     pub flip: bool,
+    /// Flips that nobody has noticed so far.
+    pub flipped: u32,
 }
 
 impl Network {
@@ -60,6 +62,7 @@ impl Network {
             agreed: (k.apv as u32, k.features as u32),
             lame: k.lame,
             flip: false,
+            flipped: 0,
         }
     }
 }
@@ -411,6 +414,7 @@ impl World {
         };
         if guarded && std::mem::take(&mut self.net.flip) {
             frame.data[0] ^= 1 << 60;
+            self.net.flipped += 1;
             say!(self, "n{node} a bit of {packet:?} flips");
         }
         let cost = Duration(500 + u64::from(payload_len) * self.net.byte);

@@ -159,6 +159,15 @@ impl Truth {
         });
     }
 
+    /// Another node is writing this sector: it may have taken its write for the later one, and so
+    /// have dropped `write` while its own has not reached the disk.
+    fn contested(open: &[Open], write: &Open, sector: u32) -> bool {
+        let at = u64::from(sector);
+        open.iter()
+            .filter(|o| o.node != write.node)
+            .any(|o| o.range.start.0 <= at && at < o.range.end().0)
+    }
+
     fn close(&mut self, tag: u64) -> Option<Open> {
         let at = self.open.iter().position(|o| o.tag == tag)?;
         Some(self.open.swap_remove(at))
@@ -171,10 +180,11 @@ impl Truth {
     /// A write was acknowledged: on disk `node`, what was there before its submission is gone.
     fn acknowledged(&mut self, node: usize, write: &Open) {
         let (open, range, tag) = (&self.open, write.range, write.tag);
+        let there = node != write.node;
         let debt = &mut self.debts[node];
         for n in 0..range.len.0 {
             let sector = (range.start.0 + n) as u32;
-            if self.zeroed.contains(&sector) {
+            if self.zeroed.contains(&sector) || there && Truth::contested(open, write, sector) {
                 continue;
             }
             let at = debt
@@ -267,7 +277,9 @@ impl World {
         let found = self.nodes[peer].disk.read(done.io.range);
         for (sector, (value, tag)) in (done.io.range.start.0..).zip(found.iter().zip(done.tag..)) {
             let newer = *value > tag || Truth::is_open(&self.truth.open, *value);
-            let fine = newer || write.is_rival(*value);
+            let open = &self.truth.open;
+            let fine =
+                newer || write.is_rival(*value) || Truth::contested(open, write, sector as u32);
             if *value != tag && !fine && !self.truth.zeroed.contains(&(sector as u32)) {
                 let why = format!("n{node} sector {sector}: {tag:#x}, the peer has {value:#x}");
                 self.violated("protocol C: both disks have what is acknowledged", &why);

@@ -480,6 +480,10 @@ impl World {
             Note::ResyncBegins { bits, .. } => self.nodes[node].resynced = bits,
             Note::Compared { result, rule } => self.stats.rule(rule, result),
             Note::SplitBrain | Note::Unrelated => self.split_brain(node, note),
+            Note::Violated {
+                why: drbd_core::node::Violation::Digest,
+                ..
+            } if self.net.flipped > 0 => self.net.flipped -= 1,
             Note::Violated { packet, why } => {
                 let text = format!("n{node}: {packet:?}: {why:?}");
                 self.violated("nodes keep to the protocol", &text);
