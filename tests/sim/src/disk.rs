@@ -76,7 +76,7 @@ impl Disk {
         for (at, tag) in (from..).zip(tags) {
             let (word, bit) = (at / 64, 1u64 << (at % 64));
             let known = self.logged[word] & bit != 0;
-            if self.volatile && !(fua && !known) {
+            if self.volatile && (known || !fua) {
                 let sector = at as u32;
                 if !known {
                     self.logged[word] |= bit;

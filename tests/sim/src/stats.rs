@@ -31,7 +31,7 @@ pub const RULES: &[(u32, i32)] = &[
 ];
 
 /// Counters of one run or of many.
-#[derive(Clone, Debug)]
+#[derive(Default, Clone, Debug)]
 pub struct Stats {
     /// Runs.
     pub runs: u64,
@@ -58,28 +58,6 @@ pub struct Stats {
     pdsk: [[u64; 9]; 9],
     role: [[u64; 3]; 3],
     rules: BTreeMap<(u32, i32), u64>,
-}
-
-impl Default for Stats {
-    fn default() -> Stats {
-        Stats {
-            runs: 0,
-            time: 0,
-            events: 0,
-            steps: 0,
-            ios: 0,
-            lost_sectors: 0,
-            unwanted: 0,
-            split_brains: 0,
-            odd_uuids: 0,
-            done: BTreeMap::new(),
-            conn: [[0; 24]; 24],
-            disk: [[0; 9]; 9],
-            pdsk: [[0; 9]; 9],
-            role: [[0; 3]; 3],
-            rules: BTreeMap::new(),
-        }
-    }
 }
 
 fn add<const N: usize>(to: &mut [[u64; N]; N], from: &[[u64; N]; N]) {
