@@ -6,6 +6,7 @@
 # make check-more  further clusters: KASAN, lockdep, teardown (about two hours)
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
 # make bench     fio on a C pair and on a pair of ours, in turn (10 minutes, on a quiet machine)
+# make fuzz      looks for inputs that break the core: TARGET=all, SECONDS=60 each (docs/fuzzing.md)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -51,7 +52,7 @@ campaign:
 check: setup
 	@$(MAKE) --no-print-directory checks
 
-checks: check-style check-host check-module check-vm
+checks: check-style check-host fuzz-smoke check-module check-vm
 	@echo "all checks passed"
 
 check-style:
@@ -84,6 +85,13 @@ check-more: modules
 	$(LAB_TEST) --no-fail-fast --test story --test crash --test fencing --test teardown -- \
 		--test-threads=2
 
+# Every target for a few seconds, after all seeds and all that was ever found.
+fuzz-smoke:
+	@tests/fuzz/fuzz.sh smoke $(or $(SECONDS),8)
+
+fuzz:
+	@tests/fuzz/fuzz.sh run "$(or $(TARGET),all)" $(or $(SECONDS),60)
+
 clean:
 	rm -rf target/module target/vm-failures target/campaign
 	@find drbd_rs . -maxdepth 4 -path ./target -prune -o -path ./.git -prune -o \
@@ -92,4 +100,5 @@ clean:
 		-type f -exec rm -f {} +
 	cargo clean -q
 
-.PHONY: module checks setup modules demo bench golden check check-more check-style check-host check-module check-vm campaign clean
+.PHONY: module setup modules demo bench golden check checks check-more check-style check-host \
+	check-module check-vm campaign fuzz fuzz-smoke clean

@@ -364,13 +364,15 @@ pub fn validate(sb: &Superblock, kind: Kind, devices: Devices) -> Result<Layout,
 fn check_offsets(layout: &Layout, meta: Sectors) -> Result<(), Invalid> {
     let (al, bm) = (i64::from(layout.al_offset), i64::from(layout.bm_offset));
     let ring = i64::from(layout.striping.sectors());
-    let al_sectors = if al < 0 {
-        if bm > al {
+    // C takes either order on every kind of device, and a bitmap behind the end of the area: of
+    // those that drbdmeta writes there is none, and the log would be over the superblock.
+    let al_sectors = if matches!(layout.kind, Kind::Internal) {
+        if al >= 0 || bm > al {
             return Err(Invalid::Offsets);
         }
         al.saturating_neg()
     } else {
-        if al != 8 || bm < ring.saturating_add(8) {
+        if al != 8 || bm < ring.saturating_add(8) || bm > i64::from(layout.md_size) {
             return Err(Invalid::Offsets);
         }
         bm.saturating_sub(8)

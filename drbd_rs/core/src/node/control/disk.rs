@@ -300,10 +300,16 @@ impl<S: Store> Resource<S> {
         self.change_state(vol, change, Flags::HARD, h);
     }
 
-    /// Lets the owner close the backing device.
-    pub(super) fn drop_backing(&mut self, vol: VolIx, h: &mut impl Host) {
+    /// Lets the owner close the backing device, as soon as the last I/O to it has ended.
+    pub(crate) fn drop_backing(&mut self, vol: VolIx, h: &mut impl Host) {
+        let idle = self.local_refs(vol) == 0;
         let Some(v) = self.vol_mut(vol) else { return };
-        if v.state.disk != DiskState::Diskless || v.backing.is_none() {
+        if v.state.disk != DiskState::Diskless || v.backing.is_none() || v.ctl.dropped {
+            v.ctl.drop_due = false;
+            return;
+        }
+        v.ctl.drop_due = !idle;
+        if !idle {
             return;
         }
         v.ctl.was_io_error = false;

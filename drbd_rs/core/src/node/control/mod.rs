@@ -239,6 +239,8 @@ pub(crate) struct VolumeControl {
     pub(crate) deleted: bool,
     /// The owner may take the backing device.
     pub(crate) dropped: bool,
+    /// It may as soon as nothing is in flight to it any more.
+    pub(crate) drop_due: bool,
     /// A new size is being written.
     pub(crate) resize: Option<size::Resize>,
     /// The last change of size made the device larger.
@@ -325,6 +327,7 @@ impl VolumeControl {
             failure_told: false,
             last_words: disk::LastWords::None,
             dropped: false,
+            drop_due: false,
             deleted: false,
             resize: None,
             grew: false,

@@ -189,9 +189,18 @@ impl<S: Store> Resource<S> {
         let change = StateChange::from_words(req.mask, req.val)
             .map_err(|_| Violation::Malformed)?
             .convert_for_peer();
-        let arbiter = self.agreed(peer).is_some_and(|a| a.arbiter);
+        let agreed = self.agreed(peer);
+        let arbiter = agreed.is_some_and(|a| a.arbiter);
+        let whole = change.conn.is_some_and(|conn| conn < Conn::Connected);
+        if whole && agreed.is_some_and(|a| a.apv < 100) {
+            // There is no other packet for it.
+            return self.recv_conn_state_req(peer, req, h);
+        }
         let code = if arbiter && self.state_is_taken(Some(vol)) {
             Ss::ConcurrentStChg
+        } else if whole {
+            // One volume can not leave the connection that the others are in.
+            Ss::NotSupported
         } else if change.conn == Some(Conn::VerifyT) {
             self.log(vol, Note::Unsupported(Missing::Verify), h);
             Ss::NotSupported
@@ -220,6 +229,9 @@ impl<S: Store> Resource<S> {
         let arbiter = agreed.is_some_and(|a| a.arbiter);
         let code = if arbiter && self.state_is_taken(None) {
             Ss::ConcurrentStChg
+        } else if change.conn.is_some_and(|conn| conn != Conn::TearDown) {
+            // Leaving is all that a peer may want of the connection.
+            Ss::NotSupported
         } else {
             let flags = Flags {
                 ignore_outdate_failure: true,
