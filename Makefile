@@ -3,7 +3,7 @@
 # make demo      two virtual machines, one replicated disk, a file system that moves
 # make check     what CI runs: style, host tests, simulator, module, clusters
 # make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
-# make check-more  further clusters: KASAN, lockdep, teardown, driver changes (about two hours)
+# make check-more  further clusters: KASAN, lockdep, teardown (about two hours)
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
 # make bench     fio on a C pair and on a pair of ours, in turn (10 minutes, on a quiet machine)
 # make fuzz      looks for inputs that break the core: TARGET=all, SECONDS=60 each (docs/fuzzing.md)
@@ -113,5 +113,5 @@ clean:
 		-type f -exec rm -f {} +
 	cargo clean -q
 
-.PHONY: module checks setup modules demo bench golden check check-more check-style check-host \
+.PHONY: module setup modules demo bench golden check checks check-more check-style check-host \
 	check-module check-vm campaign fuzz fuzz-smoke sim sim-soak sim-mutants clean
