@@ -8,6 +8,7 @@ use crate::node::{Machine, SimHost, VecStore};
 use crate::world::{World, VOL};
 use drbd_core::bitmap::PageFlags;
 use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
+use drbd_core::nl::Str;
 use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
 use drbd_core::node::VolumeStorage;
 use drbd_core::node::{
@@ -16,7 +17,7 @@ use drbd_core::node::{
 use drbd_core::state::State;
 use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Duration;
-use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
+use drbd_core::units::{BmBit, Minor, Sector, Sectors, Vnr};
 
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,18 @@ pub struct Options {
     pub c_min_rate: u32,
     /// `al-extents`.
     pub al_extents: u32,
+    /// `csums-alg`; empty: none.
+    pub csums_alg: &'static str,
+    /// `csums-after-crash-only`.
+    pub csums_after_crash_only: bool,
+    /// `verify-alg`; empty: none.
+    pub verify_alg: &'static str,
+    /// `rs-discard-granularity`; other than 0 only on disks that can discard.
+    pub rs_discard_granularity: u32,
+    /// `resync-after`.
+    pub resync_after: i32,
+    /// Minor of the volume of node 0; node 1 has the next one.
+    pub minor: u32,
 }
 
 impl Default for Options {
@@ -35,6 +48,12 @@ impl Default for Options {
             protocol: 3,
             c_min_rate: 250,
             al_extents: 67,
+            csums_alg: "",
+            csums_after_crash_only: false,
+            verify_alg: "",
+            rs_discard_granularity: 0,
+            resync_after: -1,
+            minor: 0,
         }
     }
 }
@@ -74,6 +93,7 @@ fn backing(disk: &Disk, conf: &DiskConf) -> Backing<VecStore> {
         io_min: 512,
         write_cache: true,
         fua: true,
+        discard: conf.rs_discard_granularity != 0,
         ..BackingLimits::default()
     };
     let page = drbdmeta::superblock_page(disk);
@@ -142,6 +162,9 @@ impl World {
     pub(crate) fn net_conf(&self) -> NetConf {
         NetConf {
             wire_protocol: self.options.protocol,
+            csums_alg: Str::new(self.options.csums_alg.as_bytes()).expect("short"),
+            csums_after_crash_only: self.options.csums_after_crash_only,
+            verify_alg: Str::new(self.options.verify_alg.as_bytes()).expect("short"),
             ..NetConf::default()
         }
     }
@@ -151,6 +174,8 @@ impl World {
             meta_dev_idx: -3,
             c_min_rate: self.options.c_min_rate,
             al_extents: self.options.al_extents,
+            rs_discard_granularity: self.options.rs_discard_granularity,
+            resync_after: self.options.resync_after,
             ..DiskConf::default()
         }
     }
@@ -161,13 +186,15 @@ impl World {
         assert!(self.nodes[node].res.is_none(), "the node is up already");
         let hot = self.apply_al(node);
         self.nodes[node].res = Some(machine());
+        self.posted[node].clear();
+        let minor = self.options.minor + node as u32;
         self.with_machine(node, |res, host| {
             let writes = vec![interval::Slot::EMPTY; REQUESTS];
             let storage = VolumeStorage {
                 writes,
                 peers: vec![PeerDevice::new()],
             };
-            let added = res.add_volume(Minor(node as u32), Vnr(0), storage, host);
+            let added = res.add_volume(Minor(minor), Vnr(0), storage, host);
             assert!(matches!(added, Ok(VOL)), "the first volume");
         });
         let conf = self.disk_conf();
@@ -195,6 +222,20 @@ impl World {
     /// `drbdadm secondary`.
     pub fn secondary(&mut self, node: usize) {
         self.must(node, Command::Secondary { vol: VOL });
+    }
+
+    /// `drbdsetup verify --start --stop`. Returns the code of the answer.
+    pub fn verify(&mut self, node: usize, start: Option<Sector>, stop: Option<Sector>) -> i32 {
+        let res = self.nodes[node].res.as_ref().expect("the node is up");
+        let start = start.unwrap_or(res.verify_start(VOL));
+        let stop = stop.unwrap_or(Sector(u64::MAX));
+        let vol = VOL;
+        self.order(node, Command::Verify { vol, start, stop })
+    }
+
+    /// Tells a machine whether its volume has to wait for one of another resource.
+    pub fn hold_back(&mut self, node: usize, held_back: bool) {
+        self.with_machine(node, |res, host| res.set_held_back(VOL, held_back, host));
     }
 
     /// `drbdadm disconnect`.

@@ -204,8 +204,13 @@ impl World {
             return (Vec::new(), Duration(0));
         };
         let n = &mut self.nodes[node];
+        let mut digest: &[u8] = &[];
         let data = match payload {
             Payload::None => Vec::new(),
+            Payload::Digest(d) => {
+                digest = d.as_bytes();
+                Vec::new()
+            }
             Payload::App {
                 app: AppId(app), ..
             } => match n.apps.get(app) {
@@ -227,10 +232,10 @@ impl World {
             }
         };
         let mut buf = [0; 4096];
-        let payload_len = saturate_u32(data.len() as u64 * 512);
+        let payload_len = saturate_u32((data.len() * 512 + digest.len()) as u64);
         let len = packet.encode(APV, FEATURES, Vnr(*vnr), payload_len, &mut buf);
         let frame = Frame {
-            bytes: buf[..len].to_vec(),
+            bytes: [&buf[..len], digest].concat(),
             data,
         };
         // 1 GB/s.

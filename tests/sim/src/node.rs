@@ -5,9 +5,10 @@
 use crate::disk::Disk;
 use crate::rng::Rng;
 use drbd_core::node::{
-    AppIo, BufId, Effect, Host, IoToken, Resource, SendToken, Sock, Store, MAX_EFFECTS,
+    AppIo, BufId, DigestFor, Effect, Host, IoToken, Resource, SendToken, Sock, Store, MAX_EFFECTS,
 };
 use drbd_core::time::Instant;
+use drbd_core::wire::Name64;
 use std::collections::{HashMap, VecDeque};
 
 /// Storage of the machine on the host.
@@ -170,6 +171,12 @@ impl Node {
         self.next_buf = self.next_buf.wrapping_add(1);
         self.bufs.insert(id, data);
         BufId(id)
+    }
+
+    /// The algorithm that the machine wants digests to be made by.
+    pub fn algorithm(&self, which: DigestFor) -> Name64 {
+        let name = self.res.as_ref().map(|r| r.algorithm(which));
+        name.unwrap_or(Name64::EMPTY)
     }
 
     /// The power fails: whatever was not on the medium is at risk.

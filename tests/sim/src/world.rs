@@ -10,12 +10,15 @@ use crate::drbdmeta;
 use crate::node::{App, InFlight, Node, SimHost};
 use crate::oracle::Oracle;
 use crate::rng::Rng;
+use drbd_core::digest::Digest;
 use drbd_core::node::{
-    AppId, AppIo, AppOp, AppResult, BufId, Data, Effect, HelperId, Input, IoError, IoFlags,
-    IoToken, LocalOp, Lost, MetaOp, Note, PeerIx, Progress, ReceiverWish, VolIx, PEER,
+    AppId, AppIo, AppOp, AppResult, BufId, Data, Effect, Examine, Examined, HelperId, Input,
+    IoError, IoFlags, IoToken, LocalOp, Lost, MetaOp, Note, PeerIx, Progress, ReceiverWish, VolIx,
+    PEER,
 };
+use drbd_core::resync_after::Posted;
 use drbd_core::time::{Duration, Instant};
-use drbd_core::units::{Sector, SectorRange, Sectors};
+use drbd_core::units::{Minor, Sector, SectorRange, Sectors};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
@@ -34,6 +37,8 @@ pub enum Event {
     LocalDone(IoToken, LocalOp, SectorRange, Data, bool),
     /// A metadata I/O is over.
     MetaDone(IoToken, MetaOp, Sector, u32),
+    /// The content of a buffer was looked at.
+    Examined(IoToken, Examined),
     /// A helper is back.
     HelperDone(HelperId),
     /// The sender of a socket (0 data, 1 meta) of a connection may go on.
@@ -96,6 +101,8 @@ pub struct World {
     seed: u64,
     /// Some I/O of disks takes seconds.
     pub stalls: bool,
+    /// What the machines told of their volumes, see [`drbd_core::resync_after`].
+    pub posted: [BTreeMap<Minor, Posted>; 2],
     /// Every effect goes into the trace (`SIM_VERBOSE` in the environment).
     verbose: bool,
 }
@@ -134,6 +141,7 @@ impl World {
             last_size: Sectors(0),
             next_op: 1,
             stalls: false,
+            posted: Default::default(),
             verbose: std::env::var_os("SIM_VERBOSE").is_some(),
             seed,
         }
@@ -147,6 +155,11 @@ impl World {
         let at = self.now.0;
         let (s, us) = (at / 1_000_000_000, at / 1000 % 1_000_000);
         self.trace.push_back(format!("{s:4}.{us:06} {line}"));
+    }
+
+    /// How many lines of the trace contain `text`.
+    pub fn traced(&self, text: &str) -> usize {
+        self.trace.iter().filter(|l| l.contains(text)).count()
     }
 
     /// Prints the trace and fails.
@@ -215,6 +228,7 @@ impl World {
                 self.local_done(node, io, op, range, data, flush);
             }
             Event::MetaDone(io, op, sector, bytes) => self.meta_done(node, io, op, sector, bytes),
+            Event::Examined(io, result) => self.step(node, Input::Examined { io, result }),
             Event::HelperDone(id) => self.step(node, Input::HelperDone { id, code: 0 }),
             Event::Transmit(sock, link) => self.transmit(node, sock, link),
             Event::Deliver(sock, link, frame) => self.deliver(node, sock, link, frame),
@@ -352,6 +366,10 @@ impl World {
                 self.note(format!("n{node} answers {} with {code}", op.0));
                 self.nodes[node].answers.insert(op.0, code);
             }
+            Effect::Examine { io, buf, what } => self.examine(node, io, buf, what),
+            Effect::SyncPosted { minor, posted } => {
+                self.posted[node].insert(minor, posted);
+            }
             Effect::StateChanged { .. } | Effect::SyncProgress { .. } => {}
             Effect::Log { note, .. } => {
                 if let Note::ResyncBegins { bits, .. } = note {
@@ -360,6 +378,26 @@ impl World {
                 self.note(format!("n{node} {note}"));
             }
         }
+    }
+
+    fn examine(&mut self, node: usize, io: IoToken, buf: Option<BufId>, what: Examine) {
+        let n = &self.nodes[node];
+        let data = buf.map(|BufId(buf)| &n.bufs[&buf]);
+        let result = match (what, data) {
+            (Examine::Zeroes, data) => {
+                Examined::Zeroes(data.is_some_and(|d| d.iter().all(|tag| *tag == 0)))
+            }
+            (Examine::Digest(_), None) => Examined::Digest(Digest::new(&[0; 8]).expect("short")),
+            (Examine::Digest(which), Some(data)) => {
+                assert!(!n.algorithm(which).is_empty(), "no algorithm for {which:?}");
+                // FNV-1a over words: enough to tell tags apart.
+                let mix = |sum: u64, tag: &u64| (sum ^ tag).wrapping_mul(0x100_0000_01b3);
+                let sum = data.iter().fold(0xcbf2_9ce4_8422_2325, mix);
+                Examined::Digest(Digest::new(&sum.to_be_bytes()).expect("short"))
+            }
+        };
+        let after = self.latency();
+        self.schedule(node, after, Event::Examined(io, result));
     }
 
     /// Most I/O is quick, some is not: one in 64 takes up to eight seconds, longer than anything

@@ -182,7 +182,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// The connection can not go on.
-    pub(super) fn lost(&mut self, peer: PeerIx, why: Lost, h: &mut impl Host) {
+    pub(crate) fn lost(&mut self, peer: PeerIx, why: Lost, h: &mut impl Host) {
         let Some(c) = self.conn(peer) else { return };
         if c.ctl.phase != Phase::Up {
             return;

@@ -13,7 +13,7 @@ use crate::state::{Flags as Rules, Ss};
 use crate::wire::{Packet, ReqReply, ReqState};
 
 use super::super::io::{Host, PeerIx, Sock, VolIx};
-use super::super::note::{Missing, Note};
+use super::super::note::Note;
 use super::super::{Resource, Store, Violation, PEER};
 use super::{Flags, StateChange};
 
@@ -192,9 +192,6 @@ impl<S: Store> Resource<S> {
         let arbiter = self.agreed(peer).is_some_and(|a| a.arbiter);
         let code = if arbiter && self.state_is_taken(Some(vol)) {
             Ss::ConcurrentStChg
-        } else if change.conn == Some(Conn::VerifyT) {
-            self.log(vol, Note::Unsupported(Missing::Verify), h);
-            Ss::NotSupported
         } else {
             self.change_state(vol, change, Flags::VERBOSE, h)
         };

@@ -364,10 +364,7 @@ fn refusals() {
         info.to_string(),
         "data-integrity-alg: not supported by drbd_rs yet"
     );
-    assert_eq!(
-        n.order(Command::Verify { vol: VOL }),
-        Ss::NeedConnection.number()
-    );
+    assert_eq!(n.order(verify()), Ss::NeedConnection.number());
     let options = Command::NetOptions {
         peer: PEER,
         conf: NetConf::default(),
@@ -386,6 +383,14 @@ fn refusals() {
     );
     let gone = Command::DelVolume { vol: VolIx(7) };
     assert_eq!(n.order(gone), ErrCode::MinorInvalid.number());
+}
+
+fn verify() -> Command {
+    Command::Verify {
+        vol: VOL,
+        start: crate::units::Sector(0),
+        stop: crate::units::Sector(u64::MAX),
+    }
 }
 
 /// Carries all packets over until nobody says anything more.
