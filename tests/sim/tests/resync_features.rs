@@ -226,7 +226,7 @@ fn verify_finds_a_planted_difference() {
         assert_eq!(left(1), w.bits_set(1));
         assert_eq!(left(0), left(1));
         assert!(left(0) >= 4, "{} found", left(0));
-        assert!(w.traced("start=8000, size=24") == 2, "ranges in the log");
+        assert_eq!(w.traced("start=8000, size=24"), 2, "ranges in the log");
         assert_eq!(w.traced("block out of sync!"), 2);
         assert_eq!(w.traced("helper out-of-sync"), 2);
         // The next resync mends it.
@@ -267,7 +267,8 @@ fn a_broken_verify_goes_on_where_it_was() {
     w.run(Duration::secs(3));
     assert_eq!(w.cstate(0), "VerifyS");
     let code = w.verify(0, None, None);
-    assert_eq!(code, -8, "it runs already");
+    assert_eq!(code, 2, "it runs already: nothing to do");
+    assert_eq!(w.verify(1, None, None), -8, "it runs from the other side");
     w.disconnect(1);
     w.run(Duration::secs(1));
     assert_eq!(w.traced("n0 Online Verify reached sector"), 1);
@@ -288,9 +289,19 @@ fn a_broken_verify_goes_on_where_it_was() {
 #[test]
 fn verify_needs_an_algorithm_and_a_peer() {
     let mut w = connected(34, Options::default());
-    assert_eq!(w.verify(0, None, None), -8, "a resync runs");
     in_sync(&mut w);
     assert_eq!(w.verify(0, None, None), -14, "no algorithm");
+    let mut w = connected(
+        34,
+        Options {
+            verify_alg: "crc32c",
+            ..Options::default()
+        },
+    );
+    w.run_until("resync", Duration::secs(10), |w| {
+        w.cstate(0) == "SyncSource"
+    });
+    assert_eq!(w.verify(0, None, None), -8, "a resync runs");
     w.disconnect(0);
     assert_eq!(w.verify(0, None, None), -15, "no peer");
 }

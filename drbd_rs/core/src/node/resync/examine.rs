@@ -6,8 +6,8 @@
 //!   read ─▶ Examining ─▶ Thin:    all zeroes? RS_DEALLOCATED : RS_DATA_REPLY
 //!                        Compare: equal?      RS_IS_IN_SYNC  : RS_DATA_REPLY
 //!                        Offer:   CSUM_RS_REQUEST with the digest
-//!                        Prove:   OV_REPLY with the digest
-//!                        Judge:   OV_RESULT
+//!                        Prove:   OV_REPLY with the digest, in order
+//!                        Judge:   OV_RESULT, in order
 //! ```
 //!
 //! The machine computes nothing: it asks by [`Effect::Examine`]. Extents stay locked meanwhile, so
@@ -24,7 +24,7 @@ use super::super::io::{
 };
 use super::super::request::Moved;
 use super::super::{Note, Resource, Store, Violation, PEER};
-use super::{token, Kind, Slot, Stage};
+use super::{token, Kind, Slot, Stage, UNIT};
 
 impl Kind {
     /// What there is to find out about a block once it was read.
@@ -100,10 +100,7 @@ impl<S: Store> Resource<S> {
             }
             // A digest of zeroes is no block's.
             Kind::Prove => self.block_read(vol, ix, slot, None, h),
-            Kind::Judge => {
-                self.let_go(vol, ix, h);
-                self.judged(vol, slot, false, h);
-            }
+            Kind::Judge => self.verdict_known(vol, ix, false, h),
         }
         self.io_error(vol, IoErrorKind::Read, h);
     }
@@ -144,16 +141,12 @@ impl<S: Store> Resource<S> {
                 self.ask_for(vol, slot.range, h);
             }
             (Kind::Prove, Some(own)) => {
-                self.let_go(vol, ix, h);
                 if let Some(rs) = self.rs_mut(vol) {
-                    rs.pending = rs.pending.saturating_add(1);
+                    rs.tell(ix, own);
                 }
-                self.send_digest(vol, Packet::OvReply, slot, own, h);
+                self.verdict_known(vol, ix, false, h);
             }
-            (Kind::Judge, Some(own)) => {
-                self.let_go(vol, ix, h);
-                self.judged(vol, slot, own == told, h);
-            }
+            (Kind::Judge, Some(own)) => self.verdict_known(vol, ix, own == told, h),
             (Kind::Prove | Kind::Judge, None) => {
                 self.let_go(vol, ix, h);
                 // To say that the blocks differ would be a lie, and there is no other answer.
@@ -162,6 +155,38 @@ impl<S: Store> Resource<S> {
             }
             (Kind::Write | Kind::Data, _) => self.let_go(vol, ix, h),
         }
+    }
+
+    /// A block of a verify waits for its turn: disks answer in any order, but ranges in the log and
+    /// the place where a broken verify goes on want the order of the blocks.
+    fn verdict_known(&mut self, vol: VolIx, ix: u16, equal: bool, h: &mut impl Host) {
+        let Some(slot) = self.rs_mut(vol).and_then(|rs| rs.slot_mut(ix)) else {
+            return;
+        };
+        slot.stage = Stage::Examined { equal };
+        if let Some(buf) = slot.buf.take() {
+            h.emit(Effect::Free(buf));
+        }
+    }
+
+    /// Goes on with blocks of a verify whose turn it is; true if effects ran out of room.
+    pub(super) fn answer_examined(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        while let Some((ix, slot, equal)) = self.rs(vol).and_then(|rs| rs.next_examined()) {
+            if h.room() < UNIT {
+                return true;
+            }
+            let Some(rs) = self.rs_mut(vol) else { break };
+            let told = rs.told.get(usize::from(ix)).copied();
+            rs.release(ix);
+            let proof = told.filter(|_| slot.kind == Kind::Prove);
+            if let Some(own) = proof {
+                rs.pending = rs.pending.saturating_add(1);
+                self.send_digest(vol, Packet::OvReply, slot, own, h);
+            } else {
+                self.judged(vol, slot, equal, h);
+            }
+        }
+        false
     }
 
     /// Frees a slot and its buffer.

@@ -125,6 +125,11 @@ enum Stage {
     Reading,
     /// Its content is looked at.
     Examining,
+    /// Verify: its digest is known, or the verdict; those asked for before come first.
+    Examined {
+        /// The peer's digest is the same.
+        equal: bool,
+    },
     /// Source: read, on its way to TCP.
     Sending,
     /// Target: being written.
@@ -283,6 +288,19 @@ impl PeerDeviceResync {
         free.fold(0, |n: usize, _| n.saturating_add(1))
     }
 
+    /// The oldest block of a verify that is being worked on here, if its digest is known.
+    fn next_examined(&self) -> Option<(u16, Slot, bool)> {
+        let verify = |s: &Slot| matches!(s.kind, Kind::Prove | Kind::Judge);
+        let (ix, slot) = (0u16..)
+            .zip(self.slots.iter())
+            .filter(|(_, s)| s.stage != Stage::Free && verify(s))
+            .min_by_key(|(_, s)| s.turn.wrapping_sub(self.turn))?;
+        if let Stage::Examined { equal } = slot.stage {
+            return Some((ix, *slot, equal));
+        }
+        None
+    }
+
     fn has(&self, stage: Stage) -> bool {
         self.slots.iter().any(|s| s.stage == stage)
     }
@@ -350,6 +368,7 @@ impl<S: Store> Resource<S> {
             if self.answer_written(vol, h)
                 || self.source_pump(vol, h)
                 || self.target_pump(vol, h)
+                || self.answer_examined(vol, h)
                 || self.verify_pump(vol, h)
             {
                 return true;
@@ -441,6 +460,7 @@ impl<S: Store> Resource<S> {
             Stage::Free
             | Stage::Waiting
             | Stage::Examining
+            | Stage::Examined { .. }
             | Stage::Sending
             | Stage::Written
             | Stage::Flushing

@@ -86,7 +86,11 @@ impl<S: Store> Resource<S> {
                 | Stage::Flushing
                 | Stage::Dropped => {}
                 Stage::Sending => slot.stage = Stage::Dropped,
-                Stage::Waiting | Stage::Written | Stage::Durable | Stage::Lost => {
+                Stage::Waiting
+                | Stage::Examined { .. }
+                | Stage::Written
+                | Stage::Durable
+                | Stage::Lost => {
                     *slot = Slot::FREE;
                 }
             }

@@ -587,6 +587,7 @@ impl<S: Store> Resource<S> {
                 | Stage::Waiting
                 | Stage::Reading
                 | Stage::Examining
+                | Stage::Examined { .. }
                 | Stage::Sending
                 | Stage::Dropped => false,
             })
