@@ -6,6 +6,7 @@
 //! the receiver waits for it to fall before it reports the connection closed, so that no page is in
 //! use when the core lets go of it.
 
+use drbd_core::digest::Digest;
 use drbd_core::node::{Input, Lost, Payload, Sock, PEER};
 use drbd_core::wire::BUFFER_SIZE;
 use drbd_kapi::block::pages::PageBuf;
@@ -41,6 +42,7 @@ enum Body {
     None,
     App { app: Arc<App>, splice: bool },
     Pages(PageBuf),
+    Digest(Digest),
     Missing,
 }
 
@@ -130,6 +132,7 @@ fn body(inner: &mut Inner, out: &Outgoing) -> Body {
             Some(app) => Body::App { app: app.clone(), splice },
             None => Body::Missing,
         },
+        Payload::Digest(digest) => Body::Digest(digest),
         Payload::Buf(buf) => match inner.bufs.take(buf.0) {
             Some(pages) => Body::Pages(pages),
             None => Body::Missing,
@@ -191,14 +194,15 @@ fn send(
         Body::None => 0,
         Body::App { app, .. } => app.bio().map_or(0, |b| b.size()),
         Body::Pages(pages) => u32::try_from(pages.len()).map_err(|_| EINVAL)?,
+        Body::Digest(digest) => u32::from(digest.size()),
         Body::Missing => return Err(EIO),
     };
     let vnr = drbd_core::units::Vnr(out.vnr);
     let len = out.packet.encode(sockets.apv, sockets.features, vnr, size, buf);
     let head = buf.get(..len).ok_or(EINVAL)?;
-    let flags = if size > 0 || more { SendFlags::MORE } else { SendFlags::NONE };
-    socket.send(head, flags, || stalled(resource))?;
     let tail = if more { SendFlags::MORE } else { SendFlags::NONE };
+    let flags = if size > 0 { SendFlags::MORE } else { tail };
+    socket.send(head, flags, || stalled(resource))?;
     match body {
         Body::App { app, splice } => {
             let bio = app.bio().ok_or(EIO)?;
@@ -206,6 +210,7 @@ fn send(
             socket.send_bio(bio, tail, || stalled(resource))
         }
         Body::Pages(pages) => socket.send_pages(pages, tail, || stalled(resource)),
+        Body::Digest(digest) => socket.send(digest.as_bytes(), tail, || stalled(resource)),
         Body::None | Body::Missing => Ok(()),
     }
 }

@@ -235,7 +235,8 @@ impl World {
 
     /// Tells a machine whether its volume has to wait for one of another resource.
     pub fn hold_back(&mut self, node: usize, held_back: bool) {
-        self.with_machine(node, |res, host| res.set_held_back(VOL, held_back, host));
+        let minor = Minor(self.options.minor + node as u32);
+        self.with_machine(node, |res, host| res.set_held_back(minor, held_back, host));
     }
 
     /// `drbdadm disconnect`.

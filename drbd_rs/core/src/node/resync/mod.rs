@@ -529,3 +529,6 @@ fn checked_range(
 }
 
 const _: () = assert!(SLOTS < index(1 << 16));
+
+#[cfg(test)]
+mod tests;

@@ -97,10 +97,13 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// A volume outside of this resource, for which `vol` has to wait, syncs (or not any more):
+    /// A volume outside of this resource, for which this one has to wait, syncs (or not any more):
     /// see [`crate::resync_after`]. The owner steps with [`super::super::Input::Tick`] afterwards.
-    pub fn set_held_back(&mut self, vol: VolIx, held_back: bool, h: &mut impl Host) {
-        let Some(rs) = self.rs_mut(vol) else { return };
+    pub fn set_held_back(&mut self, minor: Minor, held_back: bool, h: &mut impl Host) {
+        let vol = self.volume_of(minor);
+        let Some(rs) = vol.and_then(|vol| self.rs_mut(vol)) else {
+            return;
+        };
         if core::mem::replace(&mut rs.held_back, held_back) != held_back {
             self.reconsider_pauses(h);
         }
