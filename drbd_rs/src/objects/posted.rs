@@ -38,7 +38,7 @@ impl PostedTable {
     /// A volume comes; it has told nothing yet.
     pub(crate) fn add(&self, minor: Minor) -> Result {
         let entry = Entry { minor, posted: Posted::NOTHING };
-        mem::push(&mut self.entries.lock(), entry, GFP_KERNEL)
+        mem::push(&mut *self.entries.lock(), entry, GFP_KERNEL)
     }
 
     /// A volume has gone.

@@ -8,7 +8,8 @@
 //! 1. One step at a time per resource; effects are executed after the step, outside the lock.
 //! 2. `Send` effects of one socket leave in the order in which they were emitted, and each
 //!    token is reported back once by [`Input::Sent`] unless the connection ends first.
-//! 3. Each `Local`, `Meta`, `Examine` and `Helper` effect is answered exactly once, whatever happens.
+//! 3. Each `Local`, `Meta`, `Examine` and `Helper` effect is answered exactly once, whatever
+//!    happens.
 //!
 //! Handles (`AppId`, `BufId`, …) belong to the owner: the machine stores and returns them and never
 //! looks behind them.
