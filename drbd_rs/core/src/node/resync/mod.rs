@@ -291,12 +291,12 @@ impl PeerDeviceResync {
     /// The oldest block of a verify that is being worked on here, if its digest is known.
     fn next_examined(&self) -> Option<(u16, Slot, bool)> {
         let verify = |s: &Slot| matches!(s.kind, Kind::Prove | Kind::Judge);
-        let (ix, slot) = (0u16..)
+        let (ix, slot) = (0u64..)
             .zip(self.slots.iter())
             .filter(|(_, s)| s.stage != Stage::Free && verify(s))
             .min_by_key(|(_, s)| s.turn.wrapping_sub(self.turn))?;
         if let Stage::Examined { equal } = slot.stage {
-            return Some((ix, *slot, equal));
+            return Some((u16::try_from(ix).ok()?, *slot, equal));
         }
         None
     }
