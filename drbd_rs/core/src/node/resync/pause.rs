@@ -141,7 +141,9 @@ impl<S: Store> Resource<S> {
     pub(super) fn may_sync_now(&self, vol: VolIx) -> bool {
         let held_back = self.rs(vol).is_some_and(|rs| rs.held_back);
         let own = |minor| self.volume_of(minor).map(|vol| self.to_post(vol));
-        !held_back && !must_wait(self.to_post(vol).after, own)
+        let after = self.to_post(vol).after;
+        // What was said about another dependency does not count any more.
+        after.is_none() || !(held_back || must_wait(after, own))
     }
 
     fn volume_of(&self, minor: Minor) -> Option<VolIx> {

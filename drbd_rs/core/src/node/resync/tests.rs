@@ -436,9 +436,20 @@ fn others_hear_of_what_they_wait_for() {
     assert_eq!(posted(&mut n), Some((Minor(7), busy)));
     assert_eq!(posted(&mut n), None, "said once");
     assert!(n.r.may_sync_now(VOL));
+    let backing = n.r.volumes[0].as_mut().unwrap().backing.as_mut();
+    backing.unwrap().disk.conf.resync_after = 9;
+    let after = Some(Minor(9));
+    assert_eq!(posted(&mut n), Some((Minor(7), Posted { after, ..busy })));
     n.step(|r, h| r.set_held_back(Minor(7), true, h));
     assert!(!n.r.may_sync_now(VOL));
     assert!(n.r.volumes[0].as_ref().unwrap().state.aftr_isp);
+    // Without the option nothing is waited for, whatever was said before.
+    let backing = n.r.volumes[0].as_mut().unwrap().backing.as_mut();
+    backing.unwrap().disk.conf.resync_after = -1;
+    n.step(|r, h| r.reconsider_pauses(h));
+    assert!(!n.r.volumes[0].as_ref().unwrap().state.aftr_isp);
+    let backing = n.r.volumes[0].as_mut().unwrap().backing.as_mut();
+    backing.unwrap().disk.conf.resync_after = 9;
     n.step(|r, h| r.set_held_back(Minor(7), false, h));
     assert!(!n.r.volumes[0].as_ref().unwrap().state.aftr_isp);
     // Of others' minors nothing is known here.
