@@ -4,8 +4,8 @@
 //!
 //! # Lock order
 //!
-//! [`Turn`] → `Registry` (creation, then tables) → `Resource::inner` → `PostedTable`. Nothing sleeps
-//! for I/O or the network under `inner`; effects are executed after it was released.
+//! [`Turn`] → `Registry` (creation, then tables) → `Resource::inner` → `PostedTable`. Nothing
+//! sleeps for I/O or the network under `inner`; effects are executed after it was released.
 //! `Resource::threads` is taken alone.
 
 use drbd_core::node::{self, BufId, Effect, IoToken, OpId, PeerIx, VolIx, MAX_EFFECTS};
