@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work that may block for long, done by a thread of its own: discards, closing of devices, and
+//! Work that takes long, done by threads of its own: discards, closing of devices; digests; and
 //! calls of the user-mode helper.
 
-use drbd_core::node::{HelperCommand, HelperId, Input, IoError, LocalOp, VolIx};
+use drbd_core::node::{
+    BufId, Examine, HelperCommand, HelperId, Input, IoError, IoToken, LocalOp, VolIx,
+};
 use drbd_core::units::SectorRange;
+use drbd_kapi::block::pages::PageBuf;
 use drbd_kapi::kthread::Stop;
 use drbd_kapi::mem;
 use drbd_kapi::wait::{EventFlag, Wait, WaitQueue};
@@ -14,6 +17,7 @@ use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::helper;
+use crate::io::examine;
 use crate::objects::backing::Backing;
 use crate::objects::resource::{Done, Resource};
 
@@ -21,6 +25,8 @@ use crate::objects::resource::{Done, Resource};
 pub(crate) enum Errand {
     /// Discard or zero out, then report under `token`.
     Wipe { backing: Arc<Backing>, range: SectorRange, op: LocalOp, token: u64 },
+    /// Look at the content of pages and report what was found under `io`.
+    Examine { io: IoToken, buf: Option<(BufId, PageBuf)>, what: Examine },
     /// Close the devices.
     Close { _backing: Arc<Backing> },
     /// Call the helper and report its exit code.
@@ -105,6 +111,13 @@ fn run(resource: &Arc<Resource>, errand: Errand) {
             if resource.completions.queue.push(done).is_err() {
                 kernel::pr_warn_once!("the completion queue overflowed; please report this\n");
             }
+        }
+        Errand::Examine { io, buf, what } => {
+            let result = examine::examine(resource, buf.as_ref().map(|(_, pages)| pages), what);
+            if let Some((id, pages)) = buf {
+                resource.inner.lock().bufs.restore(id.0, pages);
+            }
+            resource.step(Input::Examined { io, result });
         }
         Errand::Close { _backing } => {}
         Errand::Helper { id, command, vol } => {

@@ -74,6 +74,7 @@ impl Host for StepHost<'_> {
             }
             Effect::Local { .. }
             | Effect::Meta { .. }
+            | Effect::Examine { .. }
             | Effect::Complete { .. }
             | Effect::Fill { .. }
             | Effect::Free(_) => mem::push_within(self.batch, effect).is_err(),
@@ -88,6 +89,7 @@ impl Host for StepHost<'_> {
             | Effect::AdminDone { .. }
             | Effect::StateChanged { .. }
             | Effect::SyncProgress { .. }
+            | Effect::SyncPosted { .. }
             | Effect::Log { .. } => {
                 self.wake.worker = true;
                 mem::push_within(self.control, effect).is_err()

@@ -30,11 +30,13 @@
 pub mod al;
 pub mod bitmap;
 pub mod connect;
+pub mod digest;
 pub mod handshake;
 pub mod limits;
 pub mod meta;
 pub mod nl;
 pub mod node;
+pub mod resync_after;
 pub mod resync_extents;
 pub mod state;
 pub mod store;

@@ -6,7 +6,7 @@ use drbd_core::nl::conf::{DetachParms, NewCUuidParms, StartOvParms};
 use drbd_core::nl::{ErrCode, Mode};
 use drbd_core::node::admin::Command;
 use drbd_core::node::VolIx;
-use drbd_core::units::Minor;
+use drbd_core::units::{Minor, Sector};
 
 use super::request::{ask, optional, plain, Call, Outcome, Refusal};
 use super::view::VolumeView;
@@ -79,12 +79,15 @@ pub(super) fn resize(call: &Call<'_>) -> Outcome {
     simple(call, |vol| Command::Resize { vol })
 }
 
-/// `verify`: the core refuses it.
+/// `verify`: from where the last one ended to the end of the device, unless told otherwise.
 #[inline(never)]
 pub(super) fn verify(call: &Call<'_>) -> Outcome {
-    let base = StartOvParms::default();
-    optional(StartOvParms::from_attrs(base, call.attrs(), Mode::New), base)?;
-    simple(call, |vol| Command::Verify { vol })
+    let device = call.device()?;
+    let last = device.resource.inner.lock().machine.verify_start(device.ix());
+    let base = StartOvParms { ov_start_sector: last.0, ov_stop_sector: u64::MAX };
+    let parms = optional(StartOvParms::from_attrs(base, call.attrs(), Mode::New), base)?;
+    let (start, stop) = (Sector(parms.ov_start_sector), Sector(parms.ov_stop_sector));
+    simple(call, |vol| Command::Verify { vol, start, stop })
 }
 
 /// Judges `resync-after`: it must not lead back to the volume itself. A minor that does not exist

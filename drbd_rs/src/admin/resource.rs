@@ -65,7 +65,8 @@ fn enter(call: &Call<'_>, resource: &Arc<Resource>) -> Result<(), Refusal> {
 fn build(call: &Call<'_>, name: CString, opts: ResourceOpts) -> Result<Arc<Resource>> {
     let machine = storage::machine(opts)?;
     let events = call.admin.events.clone();
-    Resource::new(name, machine, storage::COMPLETIONS, events)
+    let registry = call.admin.registry.clone();
+    Resource::new(name, machine, storage::COMPLETIONS, events, registry)
 }
 
 /// `del-resource`.

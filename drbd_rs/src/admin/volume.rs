@@ -129,6 +129,8 @@ fn forget(admin: &Admin, entry: &MinorEntry) {
     entry.volume.disk.remove();
     drop(slot);
     drop(admin.registry.remove_minor(entry.minor));
+    // Who waited for it waits no longer.
+    admin.registry.reconsider_pauses();
 }
 
 /// `del-minor`.

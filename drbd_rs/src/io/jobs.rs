@@ -6,7 +6,7 @@
 //! is reported as failed through the completion queue, never from here: a job must not step.
 
 use drbd_core::node::{
-    AppResult, Data, Effect, IoError, IoFlags, IoToken, LocalOp, MetaOp, VolIx,
+    AppResult, BufId, Data, Effect, Examine, IoError, IoFlags, IoToken, LocalOp, MetaOp, VolIx,
 };
 use drbd_core::units::{Sector, SectorRange};
 use drbd_kapi::block::bio::{self, Op};
@@ -42,6 +42,8 @@ pub(crate) enum Job {
     Meta { backing: Arc<Backing>, block: MetaBlock, token: u64 },
     /// The I/O cannot be done.
     Fail { token: u64, why: IoError },
+    /// Look at the content of pages; takes a while, so it becomes an errand.
+    Examine { io: IoToken, buf: Option<(BufId, PageBuf)>, what: Examine },
     /// Tell the application.
     Complete { app: Arc<App>, result: AppResult },
     /// Free pages.
@@ -102,6 +104,10 @@ impl Job {
                 let block = MetaBlock { io, op, at: sector, bytes, flags };
                 Some(meta(&mut inner, vol, block))
             }
+            Effect::Examine { io, buf, what } => {
+                let buf = buf.and_then(|id| Some((id, inner.bufs.take(id.0)?)));
+                Some(Job::Examine { io, buf, what })
+            }
             Effect::Complete { app, result } => {
                 inner.apps.remove(app.0).map(|app| Job::Complete { app, result })
             }
@@ -111,7 +117,7 @@ impl Job {
                 app.zip(buf).map(|(app, buf)| Job::Fill { app, buf })
             }
             Effect::Free(buf) => inner.bufs.remove(buf.0).map(|_buf| Job::Free { _buf }),
-            // `StepHost::emit` put only the five above into the batch.
+            // `StepHost::emit` put only the six above into the batch.
             Effect::Send { .. }
             | Effect::StartReceiver { .. }
             | Effect::CloseSockets { .. }
@@ -124,6 +130,7 @@ impl Job {
             | Effect::AdminDone { .. }
             | Effect::StateChanged { .. }
             | Effect::SyncProgress { .. }
+            | Effect::SyncPosted { .. }
             | Effect::Log { .. } => None,
         }
     }
@@ -232,6 +239,9 @@ pub(crate) fn run(resource: &Arc<Resource>, job: Job) {
             if let Err(why) = run_meta(resource, &backing, block, token) {
                 fail(resource, token, why);
             }
+        }
+        Job::Examine { io, buf, what } => {
+            resource.examiner.push(Errand::Examine { io, buf, what });
         }
         Job::Fail { token, why } => fail(resource, token, why),
         Job::Complete { app, result } => app.decide(result),

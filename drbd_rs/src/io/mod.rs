@@ -2,4 +2,5 @@
 
 //! I/O that the core asks for.
 
+pub(crate) mod examine;
 pub(crate) mod jobs;

@@ -14,6 +14,7 @@
 pub(crate) mod app;
 pub(crate) mod backing;
 pub(crate) mod connection;
+pub(crate) mod posted;
 pub(crate) mod queue;
 pub(crate) mod registry;
 pub(crate) mod resource;

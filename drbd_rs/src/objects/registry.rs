@@ -9,6 +9,7 @@ use kernel::prelude::*;
 use kernel::sync::lock::{mutex::MutexBackend, Guard};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
+use super::posted::PostedTable;
 use super::resource::Resource;
 use super::volume::Volume;
 
@@ -46,6 +47,9 @@ pub(crate) struct Registry {
     creation: Mutex<()>,
     #[pin]
     tables: Mutex<Tables>,
+    /// What volumes wait for.
+    #[pin]
+    pub(crate) posted: PostedTable,
 }
 
 impl Registry {
@@ -55,6 +59,7 @@ impl Registry {
             pin_init!(Registry {
                 creation <- new_mutex!((), "drbd_rs::Registry::creation"),
                 tables <- new_mutex!(Tables::default(), "drbd_rs::Registry"),
+                posted <- PostedTable::new(),
             }),
             GFP_KERNEL,
         )
@@ -99,9 +104,25 @@ impl Registry {
         tables.resources.remove(at).ok()
     }
 
+    /// Tells every volume that waits for others whether it has to, as things are now. Steps the
+    /// machines of their resources: no lock may be held.
+    pub(crate) fn reconsider_pauses(&self) {
+        let mut n = 0usize;
+        while let Some(minor) = self.posted.waiting(n) {
+            n = n.saturating_add(1);
+            let Some(entry) = self.minor(minor) else { continue };
+            // Asked under the lock of the machine: whoever comes last knows of all that was told.
+            entry.resource.drive(|machine, host| {
+                machine.set_held_back(minor, self.posted.must_wait(minor), host);
+            });
+        }
+    }
+
     /// Adds a volume, keeping the order.
     pub(crate) fn add_minor(&self, entry: MinorEntry) -> Result {
         let mut tables = self.tables.lock();
+        mem::reserve(&mut tables.minors, 1, GFP_KERNEL)?;
+        self.posted.add(entry.minor)?;
         mem::push(&mut tables.minors, entry, GFP_KERNEL)?;
         let minors = &mut *tables.minors;
         let mut at = minors.len().saturating_sub(1);
@@ -121,6 +142,7 @@ impl Registry {
 
     /// Forgets a volume and hands it over.
     pub(crate) fn remove_minor(&self, minor: Minor) -> Option<MinorEntry> {
+        self.posted.remove(minor);
         let mut tables = self.tables.lock();
         let at = tables.minors.iter().position(|m| m.minor == minor)?;
         tables.minors.remove(at).ok()

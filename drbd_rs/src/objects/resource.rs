@@ -4,9 +4,9 @@
 //!
 //! # Lock order
 //!
-//! [`Turn`] → `Registry` (creation, then tables) → `Resource::inner`. Nothing sleeps for I/O or the
-//! network under `inner`; effects are executed after it was released. `Resource::threads` is taken
-//! alone.
+//! [`Turn`] → `Registry` (creation, then tables) → `Resource::inner` → `PostedTable`. Nothing
+//! sleeps for I/O or the network under `inner`; effects are executed after it was released.
+//! `Resource::threads` is taken alone.
 
 use drbd_core::node::{self, BufId, Effect, IoToken, OpId, PeerIx, VolIx, MAX_EFFECTS};
 use drbd_core::time::Instant;
@@ -23,6 +23,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use super::app::App;
 use super::connection::{Setup, Sockets};
 use super::queue::SendQueue;
+use super::registry::Registry;
 use super::store::KernelStore;
 use super::table::Table;
 use super::turn::Turn;
@@ -30,6 +31,7 @@ use super::volume::Volume;
 use crate::admin::events::{Announced, Events};
 use crate::errands::Errands;
 use crate::exec::StepHost;
+use crate::io::examine::Digests;
 
 /// The machine over kernel memory.
 pub(crate) type Machine = node::Resource<KernelStore>;
@@ -179,6 +181,14 @@ pub(crate) struct Resource {
     /// Calls of the user-mode helper.
     #[pin]
     pub(crate) helpers: Errands,
+    /// Buffers whose content is to be looked at.
+    #[pin]
+    pub(crate) examiner: Errands,
+    /// The algorithms for that; used by one thread only.
+    #[pin]
+    pub(crate) digests: Mutex<Digests>,
+    /// All resources.
+    pub(crate) registry: Arc<Registry>,
     /// The threads.
     #[pin]
     pub(crate) threads: Mutex<Threads>,
@@ -199,6 +209,7 @@ impl Resource {
         machine: KBox<Machine>,
         io_capacity: usize,
         events: Arc<Events>,
+        registry: Arc<Registry>,
     ) -> Result<Arc<Self>> {
         let completions = Arc::pin_init(
             try_pin_init!(Completions { queue <- CompletionQueue::new(io_capacity) }),
@@ -234,6 +245,9 @@ impl Resource {
                 completions,
                 errands <- Errands::new(),
                 helpers <- Errands::new(),
+                examiner <- Errands::new(),
+                digests <- new_mutex!(Digests::default(), "drbd_rs::Digests"),
+                registry,
                 threads <- new_mutex!(Threads::default(), "drbd_rs::Threads"),
                 turn <- Turn::new(),
                 events,

@@ -16,9 +16,9 @@ use crate::log::Shown;
 use crate::objects::connection::Setup;
 use crate::objects::resource::Resource;
 
-/// What this driver can do beyond protocol version 101. Thin resync and write-same are not written
-/// yet; without FF_WSAME a discard is at most 4 MiB.
-const FEATURES: u32 = feature::TRIM | feature::WZEROES;
+/// What this driver can do beyond protocol version 101. Write-same is not written yet; without
+/// FF_WSAME a discard is at most 4 MiB.
+const FEATURES: u32 = feature::TRIM | feature::THIN_RESYNC | feature::WZEROES;
 /// The longest digest that any algorithm of the kernel has.
 const DIGEST_MAX: usize = 64;
 

@@ -6,6 +6,7 @@
 //! the receiver waits for it to fall before it reports the connection closed, so that no page is in
 //! use when the core lets go of it.
 
+use drbd_core::digest::Digest;
 use drbd_core::node::{Input, Lost, Payload, Sock, PEER};
 use drbd_core::wire::BUFFER_SIZE;
 use drbd_kapi::block::pages::PageBuf;
@@ -42,6 +43,7 @@ enum Body {
     None,
     App { app: Arc<App>, splice: bool },
     Pages(PageBuf),
+    Digest(Digest),
     Missing,
 }
 
@@ -132,6 +134,7 @@ fn body(inner: &mut Inner, out: &Outgoing) -> Body {
             Some(app) => Body::App { app: app.clone(), splice },
             None => Body::Missing,
         },
+        Payload::Digest(digest) => Body::Digest(digest),
         Payload::Buf(buf) => match inner.bufs.take(buf.0) {
             Some(pages) => Body::Pages(pages),
             None => Body::Missing,
@@ -200,6 +203,7 @@ fn send(
         Body::None => 0,
         Body::App { app, .. } => app.bio().map_or(0, |b| b.size()),
         Body::Pages(pages) => u32::try_from(pages.len()).map_err(|_| EINVAL)?,
+        Body::Digest(digest) => u32::from(digest.size()),
         Body::Missing => return Err(EIO),
     };
     guard.follow(&out.packet, sockets.apv)?;
@@ -209,7 +213,11 @@ fn send(
             guard.digest(Content::Bio(app.bio().ok_or(EIO)?))?
         }
         Body::Pages(pages) if covered => guard.digest(Content::Pages(pages))?,
-        Body::App { .. } | Body::Pages(_) | Body::None | Body::Missing => Value::NONE,
+        Body::App { .. }
+        | Body::Pages(_)
+        | Body::Digest(_)
+        | Body::None
+        | Body::Missing => Value::NONE,
     };
     let digest = digest.as_bytes();
     let announced = u32::try_from(digest.len()).map_err(|_| EINVAL)?;
@@ -217,12 +225,12 @@ fn send(
     let announced = size.saturating_add(announced);
     let len = out.packet.encode(sockets.apv, sockets.features, vnr, announced, buf);
     let head = buf.get(..len).ok_or(EINVAL)?;
-    let flags = if size > 0 || more { SendFlags::MORE } else { SendFlags::NONE };
+    let tail = if more { SendFlags::MORE } else { SendFlags::NONE };
+    let flags = if announced > 0 { SendFlags::MORE } else { tail };
     socket.send(head, flags, || stalled(resource))?;
     if !digest.is_empty() {
         socket.send(digest, SendFlags::MORE, || stalled(resource))?;
     }
-    let tail = if more { SendFlags::MORE } else { SendFlags::NONE };
     match body {
         Body::App { app, splice } => {
             let bio = app.bio().ok_or(EIO)?;
@@ -233,6 +241,7 @@ fn send(
             socket.send_bio(bio, tail, || stalled(resource))
         }
         Body::Pages(pages) => socket.send_pages(pages, tail, || stalled(resource)),
+        Body::Digest(digest) => socket.send(digest.as_bytes(), tail, || stalled(resource)),
         Body::None | Body::Missing => Ok(()),
     }
 }

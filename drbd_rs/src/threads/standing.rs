@@ -14,12 +14,13 @@ use crate::objects::resource::Resource;
 type Body = fn(&Arc<Resource>, &Stop);
 
 /// Prefix of the name and body of each.
-const THREADS: [(&str, Body); 5] = [
+const THREADS: [(&str, Body); 6] = [
     ("drbd_w", worker::work),
     ("drbd_s", |r, s| sender::work(r, Sock::Data, s)),
     ("drbd_as", |r, s| sender::work(r, Sock::Meta, s)),
     ("drbd_d", |r, s| r.errands.work(r, s)),
     ("drbd_h", |r, s| r.helpers.work(r, s)),
+    ("drbd_c", |r, s| r.examiner.work(r, s)),
 ];
 
 /// Starts all of them, or none.

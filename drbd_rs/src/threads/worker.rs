@@ -132,11 +132,16 @@ fn execute(resource: &Arc<Resource>, effect: Effect) {
             admin::events::state_changed(resource, vol, old, new);
         }
         Effect::SyncProgress { vol } => admin::events::sync_progress(resource, vol),
+        Effect::SyncPosted { minor, posted } => {
+            resource.registry.posted.post(minor, posted);
+            resource.registry.reconsider_pauses();
+        }
         Effect::Log { vol, note } => log::note(resource, vol, &note),
         // `StepHost::emit` sends these elsewhere.
         Effect::Send { .. }
         | Effect::Local { .. }
         | Effect::Meta { .. }
+        | Effect::Examine { .. }
         | Effect::Complete { .. }
         | Effect::Fill { .. }
         | Effect::Free(_) => {}

@@ -16,7 +16,7 @@ use drbd_core::node::{
 use drbd_core::state::State;
 use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Duration;
-use drbd_core::units::{BmBit, Minor, Sectors, Vnr};
+use drbd_core::units::{BmBit, Minor, Sector, Sectors, Vnr};
 
 /// Requests of applications that a machine knows at once.
 const REQUESTS: usize = 512;
@@ -123,13 +123,14 @@ impl World {
         assert!(self.nodes[node].res.is_none(), "the node is up already");
         let hot = self.apply_al(node);
         self.nodes[node].res = Some(machine(self.knobs.resource_opts()));
+        let minor = self.minor(node);
         self.with_machine(node, |res, host| {
             let writes = vec![interval::Slot::EMPTY; REQUESTS + PEER_REQUESTS];
             let storage = VolumeStorage {
                 writes,
                 peers: vec![PeerDevice::new()],
             };
-            let added = res.add_volume(Minor(node as u32), Vnr(0), storage, host);
+            let added = res.add_volume(minor, Vnr(0), storage, host);
             assert!(matches!(added, Ok(VOL)), "the first volume");
         });
         hot
@@ -145,7 +146,7 @@ impl World {
         // As `drbdadm attach` does it each time.
         self.apply_al(node);
         let conf = self.knobs.disk_conf();
-        let discard = self.knobs.discard != 0;
+        let discard = self.knobs.discard != 0 || self.knobs.rs_discard != 0;
         let backing = backing(&self.nodes[node].disk, &conf, discard);
         self.nodes[node].attached = true;
         let mut refused = None;
@@ -183,6 +184,41 @@ impl World {
     /// `drbdadm secondary`.
     pub fn secondary(&mut self, node: usize) {
         self.must(node, Command::Secondary { vol: VOL });
+    }
+
+    /// `drbdsetup verify --start --stop`. Returns the code of the answer.
+    pub fn verify(&mut self, node: usize, start: Option<Sector>, stop: Option<Sector>) -> i32 {
+        let command = self.verify_order(node, start, stop);
+        self.order(node, command)
+    }
+
+    /// As `drbdsetup` sends it; the driver puts in where the last one ended.
+    pub(crate) fn verify_order(
+        &self,
+        node: usize,
+        start: Option<Sector>,
+        stop: Option<Sector>,
+    ) -> Command {
+        let res = self.nodes[node].res.as_ref();
+        let last = res.map_or(Sector(0), |r| r.verify_start(VOL));
+        Command::Verify {
+            vol: VOL,
+            start: start.unwrap_or(last),
+            stop: stop.unwrap_or(Sector(u64::MAX)),
+        }
+    }
+
+    /// The minor number of the volume on a node.
+    pub fn minor(&self, node: usize) -> Minor {
+        Minor((self.knobs.minor + node as u64) as u32)
+    }
+
+    /// Tells a machine whether its volume has to wait for one of another resource.
+    pub fn hold_back(&mut self, node: usize, held_back: bool) {
+        let minor = self.minor(node);
+        if self.nodes[node].res.is_some() {
+            self.with_machine(node, |res, host| res.set_held_back(minor, held_back, host));
+        }
     }
 
     /// `drbdadm disconnect`.

@@ -114,6 +114,21 @@ impl Chaos {
             .run_until("both UpToDate", Duration::secs(900), World::is_in_sync);
         self.w.quiesce();
         self.w.assert_equal_disks();
+        self.verify();
+    }
+
+    /// What is equal is found to be equal, while applications write; from either side.
+    fn verify(&mut self) {
+        let node = self.w.rng.below(2) as usize;
+        let code = self.w.verify(node, None, None);
+        assert!(matches!(code, 1 | 3), "verify: {code}");
+        self.burst();
+        self.w
+            .run_until("the end of the verify", Duration::secs(900), |w| {
+                w.is_in_sync()
+            });
+        self.w.quiesce();
+        assert_eq!((self.w.bits_set(0), self.w.bits_set(1)), (0, 0));
     }
 }
 
@@ -121,6 +136,9 @@ impl Chaos {
 pub fn run(seed: u64) {
     let mut w = World::new(seed, SIZE);
     w.knobs.c_min_rate = if seed % 3 == 0 { 0 } else { 250 };
+    w.knobs.csums = u64::from(seed % 5 == 2);
+    w.knobs.rs_discard = if seed % 7 == 3 { 65_536 } else { 0 };
+    w.knobs.verify = 1;
     w.up(0);
     w.up(1);
     w.run_until("connection", Duration::secs(60), |w| {

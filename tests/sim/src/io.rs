@@ -4,8 +4,10 @@
 
 use crate::node::{App, InFlight, Node};
 use crate::world::{say, Event, World, VOL};
+use drbd_core::digest::Digest;
 use drbd_core::node::{
-    AppId, AppIo, AppOp, AppResult, BufId, Data, Input, IoError, IoFlags, IoToken, LocalOp, MetaOp,
+    AppId, AppIo, AppOp, AppResult, BufId, Data, Examine, Examined, Input, IoError, IoFlags,
+    IoToken, LocalOp, MetaOp,
 };
 use drbd_core::state::disk::State as Disk;
 use drbd_core::time::Duration;
@@ -132,6 +134,7 @@ impl World {
         let result = if failed { Err(IoError::Io) } else { Ok(()) };
         if failed {
             say!(self, "n{node} disk fails: {op:?} {range:?}");
+            self.truth.failed = true;
         }
         self.step(node, Input::LocalDone { io, buf, result });
     }
@@ -145,6 +148,35 @@ impl World {
             self.violated("reads have their pages", &why);
         };
         app.pages = pages;
+    }
+
+    /// Looks at the content of a buffer.
+    pub(crate) fn examine(&mut self, node: usize, io: IoToken, buf: Option<BufId>, what: Examine) {
+        let n = &self.nodes[node];
+        let data = buf.map(|BufId(buf)| n.bufs.get(u64::from(buf)));
+        let result = match (what, data) {
+            (_, Some(None)) => {
+                let why = format!("n{node} {buf:?} is to be examined");
+                self.violated("buffers are there until they are freed", &why)
+            }
+            (Examine::Zeroes, data) => {
+                let zero = |d: &Vec<u64>| d.iter().all(|tag| *tag == 0);
+                Examined::Zeroes(data.flatten().is_some_and(zero))
+            }
+            (Examine::Digest(_), None) => Examined::Digest(Digest::new(&[0; 8]).expect("short")),
+            (Examine::Digest(which), Some(Some(_))) if n.algorithm(which).is_empty() => {
+                let why = format!("n{node} {which:?} {buf:?}");
+                self.violated("digests have an algorithm", &why)
+            }
+            (Examine::Digest(_), Some(Some(data))) => {
+                // FNV-1a over words: enough to tell tags apart.
+                let mix = |sum: u64, tag: &u64| (sum ^ tag).wrapping_mul(0x100_0000_01b3);
+                let sum = data.iter().fold(0xcbf2_9ce4_8422_2325, mix);
+                Examined::Digest(Digest::new(&sum.to_be_bytes()).expect("short"))
+            }
+        };
+        let after = self.latency(node);
+        self.schedule(node, after, Event::Examined(io, result));
     }
 
     pub(crate) fn submit_meta(

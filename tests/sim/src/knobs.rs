@@ -121,6 +121,18 @@ knobs! {
     cong_extents = 1237;
     /// `data-integrity-alg`: 1 is md5.
     integrity = 0;
+    /// `csums-alg`: 1 is crc32c.
+    csums = 0;
+    /// `csums-after-crash-only`.
+    csums_crash = 0;
+    /// `verify-alg`: 1 is crc32c.
+    verify = 0;
+    /// `rs-discard-granularity`.
+    rs_discard = 0;
+    /// `resync-after`: a minor and one more; 0: none.
+    resync_after = 0;
+    /// Minor of the volume on node 0; node 1 has the next one.
+    minor = 0;
     /// Way to node 0, µs.
     delay0 = 50;
     /// Way to node 1, µs.
@@ -161,9 +173,9 @@ impl Knobs {
             (6, 1) => 5,
             (other, _) => other,
         };
-        let integrity_alg = match self.integrity {
+        let algorithm = |on, name: &[u8]| match on {
             0 => Str::EMPTY,
-            _ => Str::new(b"md5").expect("short"),
+            _ => Str::new(name).expect("short"),
         };
         NetConf {
             wire_protocol: self.protocol as u32,
@@ -184,7 +196,10 @@ impl Knobs {
             on_congestion: self.on_congestion as u32,
             cong_fill: self.cong_fill as u32,
             cong_extents: self.cong_extents as u32,
-            integrity_alg,
+            integrity_alg: algorithm(self.integrity, b"md5"),
+            csums_alg: algorithm(self.csums, b"crc32c"),
+            csums_after_crash_only: self.csums_crash != 0,
+            verify_alg: algorithm(self.verify, b"crc32c"),
             ..NetConf::default()
         }
     }
@@ -204,6 +219,8 @@ impl Knobs {
             disk_timeout: self.disk_timeout as u32,
             disk_flushes: self.disk_flushes != 0,
             read_balancing: self.read_balancing as u32,
+            rs_discard_granularity: self.rs_discard as u32,
+            resync_after: self.resync_after as i32 - 1,
             ..DiskConf::default()
         }
     }
@@ -214,6 +231,16 @@ impl Knobs {
             on_no_data: self.on_no_data as u32,
             ..ResourceOpts::default()
         }
+    }
+
+    /// Draws what came later than the others.
+    pub fn draw_more(&mut self, rng: &mut Rng) {
+        self.csums = u64::from(rng.percent(40));
+        self.csums_crash = u64::from(rng.percent(20));
+        self.verify = u64::from(rng.percent(60));
+        self.rs_discard = [0, 0, 4096, 65_536, 1 << 20][rng.below(5) as usize];
+        // Of a minor that no node has.
+        self.resync_after = [0, 0, 78][rng.below(3) as usize];
     }
 
     /// Draws a world: usual in most things, unusual in some.

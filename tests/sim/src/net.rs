@@ -265,9 +265,18 @@ impl World {
     }
 
     pub(crate) fn enqueue(&mut self, node: usize, effect: Effect) {
-        let Effect::Send { sock, token, .. } = effect else {
+        let Effect::Send {
+            sock,
+            token,
+            packet,
+            ..
+        } = effect
+        else {
             return;
         };
+        if let Packet::OvResult(verdict) = &packet {
+            self.check_verdict(node, verdict);
+        }
         let Some(s) = self.nodes[node].sockets.as_mut() else {
             return;
         };
@@ -355,8 +364,13 @@ impl World {
             return (Vec::new(), Duration(0));
         };
         let n = &mut self.nodes[node];
+        let mut tail: &[u8] = &[];
         let data = match payload {
             Payload::None => Vec::new(),
+            Payload::Digest(digest) => {
+                tail = digest.as_bytes();
+                Vec::new()
+            }
             Payload::App {
                 app: AppId(app), ..
             } => match n.apps.get(u64::from(*app)) {
@@ -380,7 +394,7 @@ impl World {
                 return (frames, cost);
             }
         };
-        self.seal(node, *vnr, packet, data)
+        self.seal(node, *vnr, packet, data, tail)
     }
 
     /// Puts header, digest and data together.
@@ -390,10 +404,11 @@ impl World {
         vnr: u16,
         packet: &Packet,
         data: Vec<u64>,
+        tail: &[u8],
     ) -> (Vec<Frame>, Duration) {
         let n = &mut self.nodes[node];
-        let mut payload_len = saturate_u32(data.len() as u64 * 512);
-        let mut guard = Vec::new();
+        let mut payload_len = saturate_u32((data.len() * 512 + tail.len()) as u64);
+        let mut guard = tail.to_vec();
         if let Packet::Protocol(p) | Packet::ProtocolUpdate(p) = packet {
             n.digests = p.integrity_alg != Name64::EMPTY;
         }

@@ -7,11 +7,14 @@ use crate::jobs::Job;
 use crate::queue::Table;
 use crate::rng::Rng;
 use drbd_core::node::{
-    AppIo, BufId, Effect, Host, IoToken, Resource, SendToken, Sock, Store, MAX_EFFECTS,
+    AppIo, BufId, DigestFor, Effect, Host, IoToken, Resource, SendToken, Sock, Store, MAX_EFFECTS,
 };
+use drbd_core::resync_after::Posted;
 use drbd_core::state::State;
 use drbd_core::time::Instant;
-use std::collections::VecDeque;
+use drbd_core::units::Minor;
+use drbd_core::wire::Name64;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Storage of the machine on the host.
 pub struct VecStore;
@@ -214,6 +217,8 @@ pub struct Node {
     pub resynced: u64,
     /// The state of the volume as last reported.
     pub state: State,
+    /// What the machine told of its volumes, see [`drbd_core::resync_after`].
+    pub posted: BTreeMap<Minor, Posted>,
     /// What is wrong with it.
     pub trouble: Trouble,
     /// Spare room for effects.
@@ -248,6 +253,7 @@ impl Node {
             writable: false,
             resynced: 0,
             state: State::INITIAL,
+            posted: BTreeMap::new(),
             trouble: Trouble::default(),
             spare: Vec::with_capacity(MAX_EFFECTS),
         }
@@ -259,6 +265,12 @@ impl Node {
         self.next_buf = self.next_buf.wrapping_add(1);
         self.bufs.insert(u64::from(id), data);
         BufId(id)
+    }
+
+    /// The algorithm that the machine wants digests to be made by.
+    pub fn algorithm(&self, which: DigestFor) -> Name64 {
+        let name = self.res.as_ref().map(|r| r.algorithm(which));
+        name.unwrap_or(Name64::EMPTY)
     }
 
     /// The power fails: whatever was not on the medium is at risk. Returns the data sectors that
@@ -294,6 +306,7 @@ impl Node {
         self.jobs.clear();
         self.job = None;
         self.state = State::INITIAL;
+        self.posted.clear();
         self.trouble.deaf_until = Instant(0);
     }
 

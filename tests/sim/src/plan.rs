@@ -15,6 +15,9 @@
 use crate::knobs::Knobs;
 use crate::rng::Rng;
 
+/// Sets the stream of randomness apart that [`Plan::draw_more`] uses.
+const LATER: u64 = 0x6c61_7465_7200_0000;
+
 macro_rules! ops {
     ($( $(#[$about:meta])* $name:ident = $word:literal, $weight:literal; )+) => {
         /// What can be done to a cluster.
@@ -102,6 +105,10 @@ ops! {
     Switch = "switch", 8;
     /// Nothing is done for `a` ms.
     Wait = "wait", 30;
+    /// `verify` from `a` to `b`, 1/1000 of the device; 0: where the last one ended, to the end.
+    Verify = "verify", 0;
+    /// A resource that has to sync first does so (`a`), or is done with it.
+    HoldBack = "hold-back", 0;
 }
 
 /// One thing that is done.
@@ -149,6 +156,9 @@ fn arguments(op: Op, rng: &mut Rng) -> (u64, u64) {
         Op::DiskError => (rng.between(1, 3), rng.below(3)),
         Op::Slow => ([0, 8, 64][rng.below(3) as usize], 0),
         Op::Helpers => (rng.below(4), 0),
+        Op::Verify if rng.percent(50) => (0, 0),
+        Op::Verify => (rng.below(1000), rng.below(1500)),
+        Op::HoldBack => (rng.below(2), 0),
         _ => (0, 0),
     }
 }
@@ -161,6 +171,7 @@ impl Plan {
         // Swarm: of what is not needed for life, each run leaves about half out.
         let weights: Vec<(Op, u64)> = Op::ALL
             .iter()
+            .filter(|(_, weight)| *weight > 0)
             .map(|(op, weight)| {
                 let vital = matches!(op, Op::Work | Op::Up | Op::Wait | Op::Primary);
                 (*op, if vital || rng.percent(45) { *weight } else { 0 })
@@ -189,10 +200,42 @@ impl Plan {
                 b,
             });
         }
-        Plan {
+        let mut plan = Plan {
             noise: rng.bits() >> 16,
             knobs,
             actions,
+        };
+        plan.draw_more(&mut Rng::new(seed ^ LATER));
+        plan
+    }
+
+    /// In half of the runs, features that came later: seeds keep what they drew before.
+    fn draw_more(&mut self, rng: &mut Rng) {
+        if rng.percent(50) {
+            return;
+        }
+        self.knobs.draw_more(rng);
+        let k = &self.knobs;
+        let wanted = [
+            (Op::Verify, k.verify != 0),
+            (Op::HoldBack, k.resync_after != 0),
+        ];
+        for (op, wanted) in wanted {
+            let most = if wanted { 6 } else { 0 };
+            for _ in 0..rng.below(most + 1) {
+                let (a, b) = arguments(op, rng);
+                let node = usize::from(rng.percent(50));
+                let at = rng.below(self.actions.len() as u64 + 1) as usize;
+                let after = rng.below(2_000_000);
+                let action = Action {
+                    after,
+                    op,
+                    node,
+                    a,
+                    b,
+                };
+                self.actions.insert(at, action);
+            }
         }
     }
 

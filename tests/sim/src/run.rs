@@ -14,8 +14,14 @@ use drbd_core::node::PEER;
 use drbd_core::state::conn::State as Conn;
 use drbd_core::state::disk::State as Disk;
 use drbd_core::time::{Duration, Instant};
+use drbd_core::units::{BmBit, Sector};
 use std::cell::RefCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// The first version of the protocol whose nodes can verify.
+const VERIFIES: u32 = 88;
+/// What no application has written.
+const ROT: u64 = u64::MAX;
 
 /// How long the cluster may need to find back, in simulated seconds.
 const PATIENCE: u64 = 1800;
@@ -235,6 +241,7 @@ impl World {
             Op::Slow => self.nodes[node].trouble.slow = x.a,
             Op::Helpers => self.nodes[node].trouble.helpers = x.a as u32,
             Op::Wait => self.run(span),
+            Op::HoldBack => self.hold_back(node, x.a != 0),
             Op::Attach => self.want(node, Job::Attach),
             Op::Connect => self.want(node, Job::Connect(false)),
             Op::Switch => {
@@ -295,6 +302,12 @@ impl World {
                 }
                 Command::NetOptions { peer, conf }
             }
+            Op::Verify => {
+                let place = |n: u64| Sector(n * self.last_size.0 / 1000);
+                let start = (x.a != 0).then(|| place(x.a));
+                let stop = (x.b != 0).then(|| place(x.b));
+                self.verify_order(x.node, start, stop)
+            }
             _ => return,
         };
         let frees = [Op::Force, Op::Invalidate, Op::InvalidatePeer, Op::NewUuid];
@@ -323,6 +336,7 @@ impl World {
             self.cut(node, false);
             let t = &mut self.nodes[node].trouble;
             *t = Default::default();
+            self.hold_back(node, false);
             self.schedule(node, Duration(1), Event::Wake);
         }
         let began = self.now;
@@ -354,6 +368,39 @@ impl World {
         let reader = usize::from(self.nodes[1].state.role.is_primary());
         if self.nodes[reader].state.role.is_primary() {
             self.read_everything(reader);
+            if self.knobs.verify != 0 && self.net.agreed.0 >= VERIFIES {
+                self.verify_finds_all(reader);
+            }
+        }
+    }
+
+    /// Changes blocks behind the back of everybody: a verify has to find them, and nothing else.
+    fn verify_finds_all(&mut self, primary: usize) {
+        say!(self, "--- blocks rot");
+        let (asks, bits) = (self.rng.below(2) as usize, self.last_size.bits());
+        let dirty = |w: &World, node: usize| -> Vec<u64> {
+            let set = |bit: &u64| w.is_dirty(node, BmBit(*bit)) == Some(true);
+            (0..bits).filter(set).collect()
+        };
+        let mut expected = [dirty(self, 0), dirty(self, 1)];
+        for _ in 0..self.rng.between(1, 9) {
+            let at = Sector(self.rng.below(self.last_size.0));
+            self.rot(1 - primary, at, &[ROT]);
+            expected.iter_mut().for_each(|bits| bits.push(at.bit().0));
+        }
+        expected.iter_mut().for_each(|bits| {
+            bits.sort_unstable();
+            bits.dedup();
+        });
+        let order = self.verify_order(asks, Some(Sector(0)), None);
+        self.want_order(asks, order);
+        self.run_for("verify", 120, |w| w.nodes[asks].state.conn == Conn::VerifyS);
+        self.run_for("end of the verify", PATIENCE, World::is_in_sync);
+        self.run(Duration::secs(1));
+        let found = [dirty(self, 0), dirty(self, 1)];
+        if found != expected {
+            let why = format!("n{asks} asked: {found:?} instead of {expected:?}");
+            self.violated("verify finds what differs, and nothing else", &why);
         }
     }
 

@@ -13,7 +13,8 @@ use crate::world::{say, World};
 use drbd_core::node::{AppOp, AppResult, Note};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
-use drbd_core::units::SectorRange;
+use drbd_core::units::{Sector, SectorRange};
+use drbd_core::wire::{OvResult, OvVerdict};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one disk owes.
@@ -102,6 +103,10 @@ pub struct Truth {
     pub alone: Vec<bool>,
     /// An administrator did something after which all may differ.
     pub forced: bool,
+    /// An I/O of some disk has failed.
+    pub failed: bool,
+    /// Sectors that somebody changed behind the back of DRBD.
+    rotten: BTreeSet<u32>,
     /// UUIDs that any node ever had, without bit 0.
     uuids: BTreeSet<u64>,
     last: Vec<[u64; 4]>,
@@ -120,6 +125,8 @@ impl Truth {
             zeroed: BTreeSet::new(),
             alone: vec![false; nodes],
             forced: false,
+            failed: false,
+            rotten: BTreeSet::new(),
             uuids: BTreeSet::new(),
             last: vec![[0; 4]; nodes],
         }
@@ -222,6 +229,11 @@ impl Truth {
         let (one, more) = (self.debts[from].one.clone(), self.debts[from].more.clone());
         let d = &mut self.debts[to];
         (d.one, d.more) = (one, more);
+    }
+
+    /// Nobody can say what this sector should hold.
+    fn is_odd(&self, sector: u32) -> bool {
+        self.zeroed.contains(&sector) || self.rotten.contains(&sector)
     }
 
     /// Whatever is on this disk counts from now on.
@@ -372,7 +384,7 @@ impl World {
             .zip(self.data(peer, size))
             .enumerate();
         let wrong = found
-            .filter(|(at, (a, b))| a != b && !self.truth.zeroed.contains(&(*at as u32)))
+            .filter(|(at, (a, b))| a != b && !self.truth.is_odd(*at as u32))
             .find(|(_, (a, b))| !moving.contains(**a.max(b)))
             .map(|(at, (a, b))| (at, *a, *b));
         if let Some((at, a, b)) = wrong {
@@ -429,6 +441,32 @@ impl World {
         if !both && !self.truth.forced {
             let why = format!("n{node}: {note}; alone: {:?}", self.truth.alone);
             self.violated("a split brain takes two", &why);
+        }
+    }
+
+    /// Changes sectors behind the back of DRBD, as only a verify will notice.
+    pub fn rot(&mut self, node: usize, at: Sector, values: &[u64]) {
+        self.nodes[node].disk.write(at, values, true);
+        let first = at.0 as u32;
+        self.truth.rotten.extend(first..first + values.len() as u32);
+    }
+
+    /// An online verify says of a block what is true of it: both extents are locked meanwhile, so
+    /// nothing changes. What cannot be read counts as different.
+    pub(crate) fn check_verdict(&mut self, node: usize, verdict: &OvResult) {
+        let peer = self.peer_of(node);
+        let (own, other) = (&self.nodes[node], &self.nodes[peer]);
+        let linked = own.link() != 0 && own.link() == other.link();
+        let runs = own.state.conn == Conn::VerifyS && other.state.conn == Conn::VerifyT;
+        if !linked || !runs || self.truth.failed {
+            return;
+        }
+        self.stats.count("block verified");
+        let range = SectorRange::new(verdict.sector, verdict.blksize);
+        let equal = own.disk.read(range) == other.disk.read(range);
+        if equal != (verdict.verdict == OvVerdict::InSync) {
+            let why = format!("n{node} {range:?}: {:?}, equal: {equal}", verdict.verdict);
+            self.violated("verify finds what differs, and nothing else", &why);
         }
     }
 

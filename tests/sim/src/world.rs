@@ -15,8 +15,8 @@ use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::truth::Truth;
 use drbd_core::node::{
-    AppId, AppResult, BufId, Effect, HelperId, Input, IoToken, LocalOp, Lost, MetaOp, Note,
-    Progress, ReceiverWish, VolIx, PEER,
+    AppId, AppResult, BufId, Effect, Examined, HelperId, Input, IoToken, LocalOp, Lost, MetaOp,
+    Note, Progress, ReceiverWish, VolIx, PEER,
 };
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{Sector, SectorRange, Sectors};
@@ -66,6 +66,8 @@ pub enum Event {
         /// How much.
         bytes: u32,
     },
+    /// The content of a buffer was looked at.
+    Examined(IoToken, Examined),
     /// A helper is back.
     HelperDone(HelperId, u8),
     /// The sender of a socket (0 data, 1 meta) of a connection may go on.
@@ -117,6 +119,8 @@ pub struct World {
     trace: VecDeque<String>,
     /// A trace is kept.
     pub tracing: bool,
+    /// A test tells a story: what goes wrong is for people.
+    story: bool,
     /// Every effect goes into the trace.
     pub verbose: bool,
     /// Completed I/O of applications: node, id, result; if somebody wants to know.
@@ -137,6 +141,7 @@ impl World {
         knobs.size = size.0;
         let mut w = World::with(seed, knobs);
         w.tracing = true;
+        w.story = true;
         w.verbose = std::env::var_os("SIM_VERBOSE").is_some();
         w
     }
@@ -165,6 +170,7 @@ impl World {
             next_tag: 1 << 12,
             trace: VecDeque::new(),
             tracing: false,
+            story: false,
             verbose: false,
             completed: None,
             last_size: Sectors(0),
@@ -198,12 +204,20 @@ impl World {
         self.trace.iter().map(String::as_str)
     }
 
+    /// How many lines of the trace contain `text`.
+    pub fn traced(&self, text: &str) -> usize {
+        self.trace.iter().filter(|l| l.contains(text)).count()
+    }
+
     /// Ends the run: a property does not hold.
     pub fn violated(&mut self, oracle: &str, why: &str) -> ! {
         let oracle = oracle.to_string();
         say!(self, "VIOLATED {oracle}: {why}");
         if self.verbose {
             self.trace.iter().for_each(|line| eprintln!("{line}"));
+        }
+        if self.story {
+            self.fail(&format!("{oracle}: {why}"));
         }
         let why = why.to_string();
         std::panic::panic_any(Violation { oracle, why })
@@ -299,6 +313,7 @@ impl World {
             } => {
                 self.meta_done(node, io, op, sector, bytes);
             }
+            Event::Examined(io, result) => self.step(node, Input::Examined { io, result }),
             Event::HelperDone(id, code) => self.step(node, Input::HelperDone { id, code }),
             Event::Transmit(sock, link) => self.transmit(node, sock, link),
             Event::Deliver(sock, link, frame) => self.deliver(node, sock, link, frame),
@@ -434,11 +449,7 @@ impl World {
                 app: AppId(app),
                 buf: BufId(buf),
             } => self.fill(node, app, buf),
-            Effect::Free(BufId(buf)) => {
-                if self.nodes[node].bufs.remove(u64::from(buf)).is_none() {
-                    self.violated("buffers are freed once", &format!("n{node} buffer {buf}"));
-                }
-            }
+            Effect::Free(BufId(buf)) => self.free(node, buf),
             Effect::StartReceiver { .. } => {
                 self.nodes[node].receiver = true;
                 self.look_for_peer(node);
@@ -451,12 +462,7 @@ impl World {
                 }
             }
             Effect::UpdateLimits { .. } | Effect::Uevent { .. } => {}
-            Effect::DropBacking { vol } => {
-                if let Some(res) = self.nodes[node].res.as_mut() {
-                    let _ = res.take_backing(vol);
-                    self.nodes[node].attached = false;
-                }
-            }
+            Effect::DropBacking { vol } => self.drop_backing(node, vol),
             Effect::Helper { id, command, .. } => self.helper(node, id, command),
             Effect::AdminDone { op, code, .. } => {
                 say!(self, "n{node} answers {} with {code}", op.0);
@@ -467,11 +473,28 @@ impl World {
                 old,
                 new,
             } => self.state_changed(node, old, new),
+            Effect::Examine { io, buf, what } => self.examine(node, io, buf, what),
+            Effect::SyncPosted { minor, posted } => {
+                self.nodes[node].posted.insert(minor, posted);
+            }
             Effect::StateChanged { .. } | Effect::SyncProgress { .. } => {}
             Effect::Log { note, .. } => {
                 say!(self, "n{node} {note}");
                 self.noted(node, note);
             }
+        }
+    }
+
+    fn free(&mut self, node: usize, buf: u32) {
+        if self.nodes[node].bufs.remove(u64::from(buf)).is_none() {
+            self.violated("buffers are freed once", &format!("n{node} buffer {buf}"));
+        }
+    }
+
+    fn drop_backing(&mut self, node: usize, vol: VolIx) {
+        if let Some(res) = self.nodes[node].res.as_mut() {
+            let _ = res.take_backing(vol);
+            self.nodes[node].attached = false;
         }
     }
 

@@ -8,14 +8,17 @@
 //! 1. One step at a time per resource; effects are executed after the step, outside the lock.
 //! 2. `Send` effects of one socket leave in the order in which they were emitted, and each
 //!    token is reported back once by [`Input::Sent`] unless the connection ends first.
-//! 3. Each `Local`, `Meta` and `Helper` effect is answered exactly once, whatever happens.
+//! 3. Each `Local`, `Meta`, `Examine` and `Helper` effect is answered exactly once, whatever
+//!    happens.
 //!
 //! Handles (`AppId`, `BufId`, …) belong to the owner: the machine stores and returns them and never
 //! looks behind them.
 
+use crate::digest::Digest;
+use crate::resync_after::Posted;
 use crate::state::State;
 use crate::time::Instant;
-use crate::units::{Sector, SectorRange, Sectors};
+use crate::units::{Minor, Sector, SectorRange, Sectors};
 use crate::wire::{Header, Packet};
 
 use super::note::Note;
@@ -171,6 +174,13 @@ pub enum Input<'a> {
         /// How it went.
         result: AppResult,
     },
+    /// The content of a buffer was looked at ([`Effect::Examine`]).
+    Examined {
+        /// Which.
+        io: IoToken,
+        /// What was found.
+        result: Examined,
+    },
     /// The packet behind the token was handed to TCP, its payload is no longer needed.
     Sent {
         /// To which peer.
@@ -245,6 +255,36 @@ pub enum Input<'a> {
     },
 }
 
+/// What a digest is for: the option that names its algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DigestFor {
+    /// `csums-alg`: finding out what a resync need not send.
+    Csums,
+    /// `verify-alg`: online verify.
+    Verify,
+}
+
+/// What is to be found out about the content of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Examine {
+    /// Its digest, by the algorithm of [`super::Resource::algorithm`]. Without a buffer: as many
+    /// zero bytes as a digest has.
+    Digest(DigestFor),
+    /// Whether it is all zeroes.
+    Zeroes,
+}
+
+/// What was found out about the content of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// Its digest.
+    Digest(Digest),
+    /// Whether it is all zeroes.
+    Zeroes(bool),
+    /// Nothing: the algorithm is not known here.
+    Failed,
+}
+
 /// Where the data of a local I/O lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Data {
@@ -314,6 +354,8 @@ pub enum Payload {
     },
     /// A buffer; it is freed by a later [`Effect::Free`], after `Sent`.
     Buf(BufId),
+    /// A digest.
+    Digest(Digest),
     /// The rest of the bitmap: the sender calls [`super::Resource::bitmap_chunk`] until it is done
     /// and sends each chunk; no other packet of the data socket may come between.
     Bitmap {
@@ -369,6 +411,16 @@ pub enum Effect {
         bytes: u32,
         /// FUA and PREFLUSH as the metadata needs them.
         flags: IoFlags,
+    },
+    /// Find something out about the content of a buffer. It may take milliseconds, so neither the
+    /// thread that stepped nor one that others wait for does it. The buffer stays as it is.
+    Examine {
+        /// To be returned with `Examined`.
+        io: IoToken,
+        /// The buffer.
+        buf: Option<BufId>,
+        /// What to find out.
+        what: Examine,
     },
     /// The application's I/O is over.
     Complete {
@@ -460,6 +512,13 @@ pub enum Effect {
     SyncProgress {
         /// Which volume.
         vol: VolIx,
+    },
+    /// What other volumes may wait for has changed, see [`crate::resync_after`].
+    SyncPosted {
+        /// Of which volume.
+        minor: Minor,
+        /// What it tells now.
+        posted: Posted,
     },
     /// A line for the kernel log.
     Log {

@@ -420,7 +420,7 @@ fn reattaching(old: State) -> bool {
 
 /// Whether the peers of this protocol version know that a verify can stop early: 97 and later, but
 /// not 100.
-const fn knows_stop_sector(apv: u32) -> bool {
+pub(crate) const fn knows_stop_sector(apv: u32) -> bool {
     apv >= 97 && apv != 100
 }
 

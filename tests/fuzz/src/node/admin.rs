@@ -13,7 +13,7 @@ use drbd_core::nl::conf::DiskConf;
 use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
 use drbd_core::node::{Backing, BackingStorage, OpId, PeerDevice, VolIx, VolumeStorage, PEER};
 use drbd_core::store::{interval, lru};
-use drbd_core::units::{Minor, Sectors, Vnr};
+use drbd_core::units::{Minor, Sector, Sectors, Vnr};
 
 /// UUIDs that both sides choose from, so that their histories meet.
 pub const UUIDS: [u64; 8] = [
@@ -78,7 +78,11 @@ pub fn command(w: &mut World, c: &mut Cursor<'_>) {
             clear_bitmap: force,
         },
         19 => Command::Resize { vol },
-        20 => Command::Verify { vol },
+        20 => Command::Verify {
+            vol,
+            start: Sector(u64::from(c.u8()) << (c.u8() & 63)),
+            stop: Sector(u64::from(c.u16()) << (c.u8() & 63)),
+        },
         _ => return cancel(w, c),
     };
     w.order(command);

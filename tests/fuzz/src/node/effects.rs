@@ -2,9 +2,10 @@
 
 //! Carrying out effects, and what must hold for each of them.
 
-use super::world::{Asked, Local, Meta, Queued, World};
+use super::world::{Asked, Local, Look, Meta, Queued, World};
 use drbd_core::node::{
-    AppId, BufId, Data, Effect, IoFlags, IoToken, LocalOp, MetaOp, Note, OpId, Payload, Sock, VolIx,
+    AppId, BufId, Data, Effect, Examine, IoFlags, IoToken, LocalOp, MetaOp, Note, OpId, Payload,
+    Sock, VolIx,
 };
 use drbd_core::units::{Sector, SectorRange};
 
@@ -46,17 +47,13 @@ impl World {
                 bytes,
                 flags,
             } => self.submit_meta(vol, io, op, sector, bytes, flags),
+            Effect::Examine { io, buf, what } => self.look_at(io, buf, what),
             Effect::Complete { app, .. } => {
                 let was = self.apps.remove(&app.0);
                 assert!(was.is_some(), "{app:?} completed twice");
                 self.users.remove(&app.0);
             }
-            Effect::Fill { app, buf } => {
-                let app = self.apps.get(&app.0).map(|a| a.range.bytes());
-                assert!(app.is_some(), "{buf:?} for nobody");
-                assert_eq!(self.bufs.get(&buf.0).copied(), app, "{buf:?}");
-                self.free(buf);
-            }
+            Effect::Fill { app, buf } => self.fill(app, buf),
             Effect::Free(buf) => self.free(buf),
             Effect::StartReceiver { .. } => {
                 assert!(!self.receiver, "a second receiver");
@@ -68,11 +65,7 @@ impl World {
                     link.closing = true;
                 }
             }
-            Effect::SetCapacity { vol, size } => {
-                if let Some(known) = self.capacities.get_mut(usize::from(vol.0)) {
-                    *known = size.0;
-                }
-            }
+            Effect::SetCapacity { vol, size } => self.resized(vol, size.0),
             Effect::DropBacking { vol } => self.drop_backing(vol),
             Effect::Helper { id, .. } => {
                 assert!(!self.helpers.contains(&id), "{id:?} is running already");
@@ -84,7 +77,21 @@ impl World {
             | Effect::UpdateLimits { .. }
             | Effect::Uevent { .. }
             | Effect::StateChanged { .. }
+            | Effect::SyncPosted { .. }
             | Effect::SyncProgress { .. } => {}
+        }
+    }
+
+    fn fill(&mut self, app: AppId, buf: BufId) {
+        let app = self.apps.get(&app.0).map(|a| a.range.bytes());
+        assert!(app.is_some(), "{buf:?} for nobody");
+        assert_eq!(self.bufs.get(&buf.0).copied(), app, "{buf:?}");
+        self.free(buf);
+    }
+
+    fn resized(&mut self, vol: VolIx, size: u64) {
+        if let Some(known) = self.capacities.get_mut(usize::from(vol.0)) {
+            *known = size;
         }
     }
 
@@ -104,7 +111,7 @@ impl World {
         assert!(self.link.is_some(), "sent without a connection: {q:?}");
         // The payload is there when the packet is queued.
         match q.payload {
-            Payload::None | Payload::Bitmap { .. } => {}
+            Payload::None | Payload::Bitmap { .. } | Payload::Digest(_) => {}
             Payload::App { app, .. } => assert!(self.apps.contains_key(&app.0), "{q:?}"),
             Payload::Buf(buf) => assert!(self.bufs.contains_key(&buf.0), "{q:?}"),
         }
@@ -138,6 +145,8 @@ impl World {
         assert!(was.is_some(), "{buf:?} freed twice");
         let disk = self.locals.iter().find(|l| l.data == Data::Buf(buf));
         assert!(disk.is_none(), "freed below {disk:?}");
+        let look = self.looks.iter().find(|l| l.buf == Some(buf));
+        assert!(look.is_none(), "freed below {look:?}");
         // Once the connection ends, what is queued is thrown away.
         let closing = self.link.is_none_or(|l| l.closing);
         let waits = |q: &Queued| q.payload == Payload::Buf(buf);
@@ -148,7 +157,16 @@ impl World {
     fn token_is_new(&self, io: IoToken) {
         let local = self.locals.iter().any(|l| l.io == io);
         let meta = self.metas.iter().any(|m| m.io == io);
-        assert!(!local && !meta, "{io:?} is under way already");
+        let look = self.looks.iter().any(|l| l.io == io);
+        assert!(!local && !meta && !look, "{io:?} is under way already");
+    }
+
+    fn look_at(&mut self, io: IoToken, buf: Option<BufId>, what: Examine) {
+        self.token_is_new(io);
+        if let Some(BufId(buf)) = buf {
+            assert!(self.bufs.contains_key(&buf), "{buf:?} for {what:?}");
+        }
+        self.looks.push(Look { io, buf, what });
     }
 
     fn submit_local(

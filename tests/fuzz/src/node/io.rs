@@ -4,12 +4,20 @@
 
 use super::world::{Asked, Link, World};
 use super::{buffer, sock};
+use drbd_core::digest::Digest;
 use drbd_core::node::{
-    AppId, BufId, Data, Input, IoError, LocalOp, Lost, MetaOp, Payload, PayloadPlan, ReceiverWish,
-    PEER,
+    AppId, BufId, Data, Examine, Examined, Input, IoError, LocalOp, Lost, MetaOp, Payload,
+    PayloadPlan, ReceiverWish, PEER,
 };
 use drbd_core::units::Vnr;
 use drbd_core::wire::{Command, Header, Packet, Socket, BUFFER_SIZE};
+
+/// The digest that both sides find, if they find the same.
+pub(super) const SAME: [u8; 8] = *b"the same";
+
+fn same_digest() -> Digest {
+    Digest::new(&SAME).expect("short")
+}
 
 impl World {
     /// A new buffer.
@@ -57,6 +65,26 @@ impl World {
         });
     }
 
+    /// A buffer was looked at; what was found is up to `how`.
+    pub(super) fn finish_look(&mut self, n: usize, how: u8) {
+        if n >= self.looks.len() {
+            return;
+        }
+        let l = self.looks.remove(n);
+        let result = match l.what {
+            _ if how == 255 => Examined::Failed,
+            Examine::Zeroes => Examined::Zeroes(how & 1 != 0 && l.buf.is_some()),
+            // Every other digest is that of the peer.
+            Examine::Digest(_) if how & 1 == 0 => Examined::Digest(same_digest()),
+            Examine::Digest(_) => match Digest::new(&[how; 8]) {
+                Some(digest) => Examined::Digest(digest),
+                None => Examined::Failed,
+            },
+        };
+        let io = l.io;
+        self.step(Input::Examined { io, result });
+    }
+
     /// A helper ends.
     pub(super) fn finish_helper(&mut self, n: usize, code: u8) {
         if n < self.helpers.len() {
@@ -74,6 +102,7 @@ impl World {
         let on = [Socket::Data, Socket::Meta][ix];
         let bytes = match q.payload {
             Payload::None => 0,
+            Payload::Digest(digest) => u32::from(digest.size()),
             Payload::App {
                 app: AppId(app), ..
             } => match self.apps.get(&app) {
@@ -255,6 +284,8 @@ impl World {
                 self.finish_meta(0, Ok(()), 0);
             } else if !self.locals.is_empty() {
                 self.finish_local(0, Ok(()));
+            } else if !self.looks.is_empty() {
+                self.finish_look(0, 0);
             } else if self.link.is_some() && !self.queues[0].is_empty() {
                 self.transmit(0);
             } else if self.link.is_some() && !self.queues[1].is_empty() {
@@ -272,7 +303,7 @@ impl World {
             "{:?}",
             self.bufs
         );
-        assert!(self.locals.is_empty() && self.metas.is_empty());
+        assert!(self.locals.is_empty() && self.metas.is_empty() && self.looks.is_empty());
         assert!(self.ops.is_empty() && self.helpers.is_empty());
         assert!(self.res.is_unused(), "the resource is in use");
     }

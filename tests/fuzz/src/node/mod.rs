@@ -45,6 +45,7 @@ pub fn run(data: &[u8]) {
 fn one(w: &mut World, c: &mut Cursor<'_>) {
     match c.below(24) {
         0 | 1 => submit(w, c),
+        3 if !w.looks.is_empty() => look_done(w, c),
         2 | 3 => local_done(w, c),
         4 => meta_done(w, c),
         5 => sent(w, c),
@@ -166,6 +167,12 @@ fn local_done(w: &mut World, c: &mut Cursor<'_>) {
     let n = c.below(w.locals.len());
     let result = result(c);
     w.finish_local(n, result);
+}
+
+fn look_done(w: &mut World, c: &mut Cursor<'_>) {
+    let n = c.below(w.looks.len());
+    let how = c.u8();
+    w.finish_look(n, how);
 }
 
 fn meta_done(w: &mut World, c: &mut Cursor<'_>) {

@@ -15,6 +15,10 @@ use drbd_core::wire::*;
 fn deliver(w: &mut World, ix: usize, vnr: u16, packet: Packet, payload: &[u8], more: u32) {
     let Some(link) = w.link else { return };
     let mut buf = [0; BUFFER_SIZE];
+    let payload = match packet {
+        Packet::OvReply(_) | Packet::CsumRsRequest(_) => &super::io::SAME,
+        _ => payload,
+    };
     let bytes = payload.len() as u32 + more;
     // The oldest header has no room for more.
     if link.apv < 95 && bytes > 0xf000 {
@@ -408,6 +412,29 @@ fn answer_request(asked: &Asked, how: u8) -> Option<(usize, Packet, u32)> {
                 7 => (1, Packet::RsCancel(a), 0),
                 _ => (0, Packet::RsDataReply(reply(p)), p.blksize),
             }
+        }
+        Packet::CsumRsRequest(p) => {
+            let a = ack(p.sector, p.block_id, p.blksize, 0);
+            match how & 7 {
+                0..=2 => (1, Packet::RsIsInSync(a), 0),
+                6 => (1, Packet::NegRsDreply(a), 0),
+                7 => (1, Packet::RsCancel(a), 0),
+                _ => (0, Packet::RsDataReply(reply(p)), p.blksize),
+            }
+        }
+        Packet::OvRequest(p) => (0, Packet::OvReply(p), 0),
+        Packet::OvReply(p) => {
+            let verdict = match how & 1 {
+                0 => OvVerdict::InSync,
+                _ => OvVerdict::OutOfSync,
+            };
+            let result = OvResult {
+                sector: p.sector,
+                verdict,
+                blksize: p.blksize,
+                seq_num: 0,
+            };
+            (1, Packet::OvResult(result), 0)
         }
         Packet::Ping => (1, Packet::PingAck, 0),
         Packet::StateChgReq(_) => (1, Packet::StateChgReply(verdict), 0),

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::VOLUMES;
 use drbd_core::nl::conf::ResourceOpts;
 use drbd_core::node::{
-    AppIo, Connection, Data, Effect, HelperId, Host, Input, IoToken, LocalOp, MetaOp, Payload,
-    Progress, Resource, SendToken, Storage, Store, VolIx, MAX_EFFECTS, PEER,
+    AppIo, BufId, Connection, Data, Effect, Examine, HelperId, Host, Input, IoToken, LocalOp,
+    MetaOp, Payload, Progress, Resource, SendToken, Storage, Store, VolIx, MAX_EFFECTS, PEER,
 };
 use drbd_core::store::slab;
 use drbd_core::time::Instant;
@@ -47,6 +47,14 @@ pub struct Meta {
     pub(super) vol: VolIx,
     pub(super) io: IoToken,
     pub(super) op: MetaOp,
+}
+
+/// A buffer that is being looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    pub(super) io: IoToken,
+    pub(super) buf: Option<BufId>,
+    pub(super) what: Examine,
 }
 
 /// A packet that waits for TCP.
@@ -111,6 +119,8 @@ pub struct World {
     pub locals: Vec<Local>,
     /// Metadata I/O under way.
     pub metas: Vec<Meta>,
+    /// Buffers that are being looked at.
+    pub looks: Vec<Look>,
     pub(super) queues: [VecDeque<Queued>; 2],
     /// Helpers under way.
     pub helpers: Vec<HelperId>,
@@ -190,6 +200,7 @@ impl World {
             bufs: BTreeMap::new(),
             locals: Vec::new(),
             metas: Vec::new(),
+            looks: Vec::new(),
             queues: [VecDeque::new(), VecDeque::new()],
             helpers: Vec::new(),
             ops: BTreeMap::new(),

@@ -281,14 +281,14 @@ impl<S: Store> Resource<S> {
             Now::HoldBackingDevice
             | Now::ForgetResyncDone
             | Now::LogAttachedUuids
-            | Now::KeepVerifyPosition
             | Now::ResyncContinues
             | Now::KickResyncTimer
             | Now::ResyncPauses
-            | Now::StartVerifySource
-            | Now::StartVerifyTarget
             | Now::StopReceiver
             | Now::RestartReceiver => {}
+            Now::KeepVerifyPosition => self.verify_ends(vol, h),
+            Now::StartVerifySource => self.verify_begins(vol, true, h),
+            Now::StartVerifyTarget => self.verify_begins(vol, false, h),
             Now::NewEpoch => self.new_epoch(h),
             Now::LeftReportParams => {
                 let waiting = self.states().any(|s| s.conn == Conn::WFReportParams);

@@ -178,6 +178,15 @@ impl<S: Store> Resource<S> {
                 return None;
             }
         }
+        // The verify on the other side has come to its stop sector.
+        if os.conn == Conn::VerifyT
+            && os.disk == Disk::UpToDate
+            && peer.conn == Conn::Connected
+            && real == Disk::UpToDate
+        {
+            self.verify_done(vol, h);
+            return None;
+        }
         let flaps = os.pdsk == Disk::UpToDate
             && real == Disk::Inconsistent
             && os.conn == Conn::Connected

@@ -13,7 +13,7 @@ use crate::state::{Flags as Rules, Ss};
 use crate::wire::{Packet, ReqReply, ReqState};
 
 use super::super::io::{Host, PeerIx, Sock, VolIx};
-use super::super::note::{Missing, Note};
+use super::super::note::Note;
 use super::super::{Resource, Store, Violation, PEER};
 use super::{Flags, StateChange};
 
@@ -200,9 +200,6 @@ impl<S: Store> Resource<S> {
             Ss::ConcurrentStChg
         } else if whole {
             // One volume can not leave the connection that the others are in.
-            Ss::NotSupported
-        } else if change.conn == Some(Conn::VerifyT) {
-            self.log(vol, Note::Unsupported(Missing::Verify), h);
             Ss::NotSupported
         } else {
             self.change_state(vol, change, Flags::VERBOSE, h)

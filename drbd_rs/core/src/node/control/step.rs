@@ -37,6 +37,7 @@ impl<S: Store> Resource<S> {
             Input::Opened { vol, open } => self.opened(vol, open),
             Input::LocalDone { io, buf, result } => self.local_done(io, buf, result, h),
             Input::MetaDone { io, page, result } => self.meta_done(io, page, result, h),
+            Input::Examined { io, result } => self.resync_examined(io, result, h),
             Input::Sent { peer, token } => self.packet_sent(peer, token, h),
             Input::Received {
                 peer,
@@ -344,7 +345,7 @@ impl<S: Store> Resource<S> {
         let vol = self.volume_or_free(a, h)?;
         self.see_ack(vol, &a.packet);
         let payload = a.buf.map(|buf| (buf, a.bytes));
-        self.recv_resync_packet(vol, &a.packet, payload, a.intact, h)
+        self.recv_resync_packet(vol, &a.packet, payload, a.body, a.intact, h)
     }
 
     fn pass_to_requests(&mut self, a: &Arrival<'_>, h: &mut impl Host) -> Result<(), Violation> {

@@ -354,10 +354,7 @@ fn refusals() {
         ..NetConf::default()
     };
     assert_eq!(n.order(connect(digests)), ErrCode::IntegrityAlg.number());
-    assert_eq!(
-        n.order(Command::Verify { vol: VOL }),
-        Ss::NeedConnection.number()
-    );
+    assert_eq!(n.order(verify()), Ss::NeedConnection.number());
     let options = Command::NetOptions {
         peer: PEER,
         conf: NetConf::default(),
@@ -376,6 +373,14 @@ fn refusals() {
     );
     let gone = Command::DelVolume { vol: VolIx(7) };
     assert_eq!(n.order(gone), ErrCode::MinorInvalid.number());
+}
+
+fn verify() -> Command {
+    Command::Verify {
+        vol: VOL,
+        start: crate::units::Sector(0),
+        stop: crate::units::Sector(u64::MAX),
+    }
 }
 
 /// Carries all packets over until nobody says anything more.

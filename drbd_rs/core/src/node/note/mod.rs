@@ -71,8 +71,6 @@ impl Setting {
 pub enum Missing {
     /// `resize`.
     Resize,
-    /// `verify`.
-    Verify,
     /// A new `al-extents` while attached.
     AlExtents,
 }
@@ -82,7 +80,6 @@ impl Missing {
     pub const fn name(self) -> &'static str {
         match self {
             Missing::Resize => "resize",
-            Missing::Verify => "online verify",
             Missing::AlExtents => "changing al-extents while attached",
         }
     }
@@ -346,8 +343,8 @@ pub enum Note {
         /// Its name.
         name: Name64,
     },
-    /// `csums-alg` is configured, but nothing uses it.
-    CsumsUnused,
+    /// The algorithm of this option is not known to this kernel.
+    NoDigest(&'static str),
     /// A packet for a volume that is not configured here.
     UnknownVolume {
         /// Which packet.
@@ -480,7 +477,31 @@ pub enum Note {
     },
     /// A request was refused because another one is being worked on.
     Busy,
-    /// A block is out of sync.
+    /// How much digests have saved a resync; blocks of 4 KiB.
+    EqualDigests {
+        /// Not sent.
+        same: u64,
+        /// All.
+        total: u64,
+    },
+    /// A verify starts on this side.
+    VerifyBegins(Sector),
+    /// The first request of the peer says where a verify starts.
+    VerifyStartSector(Sector),
+    /// A verify has not got to the end.
+    VerifyReached(Sector),
+    /// A verify ended.
+    VerifyDone {
+        /// Seconds.
+        total: u64,
+        /// Seconds.
+        paused: u64,
+        /// KiB/s.
+        speed: u64,
+    },
+    /// Blocks are out of sync after a verify.
+    VerifyFound(u64),
+    /// Verify: a range is out of sync.
     OutOfSync {
         /// First sector.
         start: Sector,
@@ -493,7 +514,7 @@ impl Note {
     /// How loud it is.
     pub const fn level(&self) -> Level {
         match self {
-            Note::SplitBrain | Note::Unrelated => Level::Alert,
+            Note::SplitBrain | Note::Unrelated | Note::VerifyFound(_) => Level::Alert,
             _ if self.is_failure() => Level::Error,
             _ if self.is_warning() => Level::Warn,
             _ => Level::Info,
@@ -528,6 +549,8 @@ impl Note {
                 | Note::Violated { .. }
                 | Note::Incompatible(_)
                 | Note::AlgorithmsDiffer { .. }
+                | Note::NoDigest(_)
+                | Note::OutOfSync { .. }
                 | Note::NeedsProtocol(_)
                 | Note::NoSourceWithoutData
                 | Note::PrimaryWouldLose { anyway: false }
@@ -558,7 +581,6 @@ impl Note {
                 | Note::ForcedDetach
                 | Note::ConnectGivenUp
                 | Note::SendExpired { .. }
-                | Note::CsumsUnused
                 | Note::UnknownVolume { .. }
                 | Note::ByDiskStates { .. }
                 | Note::SplitBrainSolved { .. }

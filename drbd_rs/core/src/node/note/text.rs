@@ -53,6 +53,7 @@ impl fmt::Display for Note {
             .or_else(|| self.about_peer(f))
             .or_else(|| self.about_handshake(f))
             .or_else(|| self.about_resync(f))
+            .or_else(|| self.about_verify(f))
             .unwrap_or(Ok(()))
     }
 }
@@ -284,7 +285,7 @@ impl Note {
                 write!(f, "Different {which} settings. me={own:?} peer={peer:?}")
             }
             Note::UsingAlgorithm { which, name } => write!(f, "using {which}: {name:?}"),
-            Note::CsumsUnused => f.write_str("csums-alg is accepted, but not used by drbd_rs yet"),
+            Note::NoDigest(option) => write!(f, "{option} is not known to this kernel"),
             Note::UnknownVolume { packet, vnr } => write!(
                 f,
                 "{packet} packet received for volume {vnr}, which is not configured locally"
@@ -388,6 +389,41 @@ impl Note {
             }
             Note::NoResyncWithoutBitmap => {
                 f.write_str("Writing the bitmap failed not starting resync.")
+            }
+            Note::EqualDigests { same, total } => {
+                let percent = if total < 100_000 {
+                    same.saturating_mul(100).checked_div(total)
+                } else {
+                    same.checked_div(total / 100)
+                };
+                write!(
+                    f,
+                    "{} % had equal checksums, eliminated: {}K; transferred {}K total {}K",
+                    percent.unwrap_or(0),
+                    same.saturating_mul(4),
+                    total.saturating_sub(same).saturating_mul(4),
+                    total.saturating_mul(4)
+                )
+            }
+            _ => return None,
+        })
+    }
+
+    fn about_verify(&self, f: &mut fmt::Formatter<'_>) -> Said {
+        Some(match *self {
+            Note::VerifyBegins(at) => write!(f, "Starting Online Verify from sector {}", at.0),
+            Note::VerifyStartSector(at) => write!(f, "Online Verify start sector: {}", at.0),
+            Note::VerifyReached(at) => write!(f, "Online Verify reached sector {}", at.0),
+            Note::VerifyDone {
+                total,
+                paused,
+                speed,
+            } => write!(
+                f,
+                "Online verify done (total {total} sec; paused {paused} sec; {speed} K/sec)"
+            ),
+            Note::VerifyFound(n) => {
+                write!(f, "Online verify found {n} 4k block out of sync!")
             }
             Note::OutOfSync { start, len } => {
                 write!(

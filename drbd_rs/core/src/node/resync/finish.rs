@@ -18,7 +18,7 @@ use super::super::control::{Flags, StateChange};
 use super::super::io::{HelperCommand, Host, VolIx};
 use super::super::{After, Note, Resource, Store, PEER};
 use super::rate::Rate;
-use super::{resyncs, Next, Stage};
+use super::{is_active, resyncs, Next, Stage};
 
 /// How far the end of a resync has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,13 @@ pub(super) enum Finish {
 }
 
 impl Finish {
+    /// Nothing is left to do, if that was not known yet.
+    pub(super) fn begin(&mut self, now: Instant) {
+        if *self == Finish::Idle {
+            *self = Finish::Due(now);
+        }
+    }
+
     pub(super) fn forget(&mut self) {
         *self = Finish::Idle;
     }
@@ -49,8 +56,8 @@ impl<S: Store> Resource<S> {
     pub(crate) fn resync_finished(&mut self, vol: VolIx, h: &mut impl Host) {
         let nothing_left = self.nothing_left(vol);
         let Some(rs) = self.rs_mut(vol) else { return };
-        if rs.finish == Finish::Idle && nothing_left {
-            rs.finish = Finish::Due(h.now());
+        if nothing_left {
+            rs.finish.begin(h.now());
         }
     }
 
@@ -66,7 +73,7 @@ impl<S: Store> Resource<S> {
 
     pub(super) fn finish_pump(&mut self, vol: VolIx, h: &mut impl Host) {
         let conn = self.rs_conn(vol);
-        if !resyncs(conn) {
+        if !is_active(conn) {
             return;
         }
         let now = h.now();
@@ -74,14 +81,14 @@ impl<S: Store> Resource<S> {
             conn::State::SyncSource | conn::State::PausedSyncS => {
                 self.connected(PEER).is_some_and(|a| a.apv <= 95)
             }
-            _ => true,
+            _ => resyncs(conn),
         };
         let done = counts_itself && self.nothing_left(vol);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;
         };
-        if rs.finish == Finish::Idle && done {
-            rs.finish = Finish::Due(now);
+        if done {
+            rs.finish.begin(now);
         }
         if !matches!(rs.finish, Finish::Due(_)) {
             return;
@@ -104,10 +111,11 @@ impl<S: Store> Resource<S> {
         }
         rs.finish = Finish::Idle;
         // Blocks that became out of sync meanwhile are asked for like the others.
-        if !ok || left || !resyncs(conn) {
-            return;
+        if ok && conn.is_verify() {
+            self.conclude_verify(vol, h);
+        } else if ok && !left && resyncs(conn) {
+            self.conclude(vol, h);
         }
-        self.conclude(vol, h);
     }
 
     fn conclude(&mut self, vol: VolIx, h: &mut impl Host) {
@@ -129,6 +137,7 @@ impl<S: Store> Resource<S> {
             speed: kib,
         };
         self.rs_log(vol, done, h);
+        self.log_equal(vol, h);
         let change = StateChange::NONE.conn(conn::State::Connected);
         let (good, bad) = (disk::State::UpToDate, disk::State::Inconsistent);
         let change = if failed == 0 {
@@ -159,7 +168,16 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn retry_finish(&mut self, vol: VolIx, h: &mut impl Host) {
+    /// How much the digests have saved.
+    fn log_equal(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(rs) = self.rs(vol) else { return };
+        let (same, total) = (rs.same, rs.marks.total);
+        if rs.compares && total != 0 {
+            self.rs_log(vol, Note::EqualDigests { same, total }, h);
+        }
+    }
+
+    pub(super) fn retry_finish(&mut self, vol: VolIx, h: &mut impl Host) {
         if let Some(rs) = self.rs_mut(vol) {
             rs.finish = Finish::Due(Rate::next(h.now()));
         }

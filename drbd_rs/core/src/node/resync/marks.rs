@@ -28,7 +28,7 @@ pub(crate) struct Snapshot {
     pub(crate) total: u64,
     /// Bits that could not be synced.
     pub(crate) failed: u64,
-    /// Bits that are out of sync now, failed ones included.
+    /// Bits that are out of sync now, failed ones included; bits to compare in a verify.
     pub(crate) left: u64,
     /// When it began.
     pub(crate) start: Instant,

@@ -13,6 +13,8 @@
 //!       ▼ finished by the target's STATE                    finish.rs: ping, UUIDs, UpToDate
 //! ```
 //!
+//! `verify.rs` compares both copies; it shares extents, slots and pace with the resync.
+//!
 //! Invariants, on which the user's data depend:
 //! - A resync I/O runs only while its 16 MiB extent is locked, and an extent is locked only while
 //!   no application write is in flight in it.
@@ -23,6 +25,7 @@
 //! This is not the bitmap, nor the table of resync extents: those know no peer and no time.
 
 mod bulk;
+mod examine;
 mod exchange;
 mod finish;
 mod mark_sync;
@@ -34,11 +37,14 @@ mod source;
 mod start;
 mod target;
 mod token;
+mod verify;
 
 pub(crate) use marks::Snapshot;
 
 use super::io::{AppResult, BufId, Effect, Host, IoToken, SendToken, Sock, VolIx};
 use super::{Backing, Resource, Store, Volume, PEER};
+use crate::digest::Digest;
+use crate::resync_after::Posted;
 use crate::state::conn;
 use crate::time::Instant;
 use crate::units::{index, SectorRange, Sectors};
@@ -89,15 +95,41 @@ pub enum Next {
     LazyWritten(VolIx),
 }
 
+/// What a resync I/O is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Target: what the source sent is written.
+    Write,
+    /// Target: the own block is read, for the digest of CSUM_RS_REQUEST.
+    Offer,
+    /// Source: RS_DATA_REQUEST.
+    Data,
+    /// Source: RS_THIN_REQ.
+    Thin,
+    /// Source: CSUM_RS_REQUEST.
+    Compare,
+    /// VerifyT: OV_REQUEST.
+    Prove,
+    /// VerifyS: OV_REPLY.
+    Judge,
+}
+
 /// What a resync I/O is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nothing: the slot is free.
     Free,
-    /// Source: asked for, waits for its extent.
+    /// Asked for by the peer, waits for its extent.
     Waiting,
-    /// Source: being read.
+    /// Being read.
     Reading,
+    /// Its content is looked at.
+    Examining,
+    /// Verify: its digest is known, or the verdict; those asked for before come first.
+    Examined {
+        /// The peer's digest is the same.
+        equal: bool,
+    },
     /// Source: read, on its way to TCP.
     Sending,
     /// Target: being written.
@@ -118,6 +150,7 @@ enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     stage: Stage,
+    kind: Kind,
     /// The connection on whose behalf it runs still stands.
     current: bool,
     /// Order of arrival.
@@ -129,6 +162,7 @@ struct Slot {
 impl Slot {
     const FREE: Slot = Slot {
         stage: Stage::Free,
+        kind: Kind::Data,
         current: false,
         turn: 0,
         buf: None,
@@ -151,7 +185,10 @@ pub(crate) struct PeerDeviceResync {
     source: source::Source,
     finish: finish::Finish,
     start: start::Start,
+    verify: verify::Verify,
     slots: [Slot; SLOTS],
+    /// The digest that came with the request or reply in the slot.
+    told: [Digest; SLOTS],
     turn: u32,
     /// Requests (target) or replies (source) that the peer has not answered.
     pending: u32,
@@ -159,8 +196,14 @@ pub(crate) struct PeerDeviceResync {
     lazy_at: Instant,
     /// A lazy write is due, or under way.
     lazy: mark_sync::Lazy,
+    /// This resync compares digests, here or on request of the target.
+    compares: bool,
+    /// Blocks that digests showed to be the same.
+    same: u64,
     /// Another volume, of which this resource knows nothing, must sync first.
     held_back: bool,
+    /// What other resources know of this volume.
+    posted: Posted,
 }
 
 impl PeerDeviceResync {
@@ -176,23 +219,35 @@ impl PeerDeviceResync {
             source: source::Source::new(),
             finish: finish::Finish::Idle,
             start: start::Start::new(),
+            verify: verify::Verify::new(),
             slots: [Slot::FREE; SLOTS],
+            told: [Digest::EMPTY; SLOTS],
             turn: 0,
             pending: 0,
             lazy_at: Instant(0),
             lazy: mark_sync::Lazy::No,
+            compares: false,
+            same: 0,
             held_back: false,
+            posted: Posted::NOTHING,
         }
     }
 
     /// Takes a free slot.
-    fn claim(&mut self, stage: Stage, range: SectorRange, buf: Option<BufId>) -> Option<u16> {
+    fn claim(
+        &mut self,
+        stage: Stage,
+        kind: Kind,
+        range: SectorRange,
+        buf: Option<BufId>,
+    ) -> Option<u16> {
         let turn = self.turn;
         let (ix, slot) = (0u16..)
             .zip(self.slots.iter_mut())
             .find(|(_, s)| s.stage == Stage::Free)?;
         *slot = Slot {
             stage,
+            kind,
             current: true,
             turn,
             buf,
@@ -200,6 +255,13 @@ impl PeerDeviceResync {
         };
         self.turn = turn.wrapping_add(1);
         Some(ix)
+    }
+
+    /// Keeps the digest that came with what the slot is about.
+    fn tell(&mut self, ix: u16, digest: Digest) {
+        if let Some(told) = self.told.get_mut(usize::from(ix)) {
+            *told = digest;
+        }
     }
 
     fn slot_mut(&mut self, ix: u16) -> Option<&mut Slot> {
@@ -226,9 +288,27 @@ impl PeerDeviceResync {
         free.fold(0, |n: usize, _| n.saturating_add(1))
     }
 
+    /// The oldest block of a verify that is being worked on here, if its digest is known.
+    fn next_examined(&self) -> Option<(u16, Slot, bool)> {
+        let verify = |s: &Slot| matches!(s.kind, Kind::Prove | Kind::Judge);
+        let (ix, slot) = (0u64..)
+            .zip(self.slots.iter())
+            .filter(|(_, s)| s.stage != Stage::Free && verify(s))
+            .min_by_key(|(_, s)| s.turn.wrapping_sub(self.turn))?;
+        if let Stage::Examined { equal } = slot.stage {
+            return Some((u16::try_from(ix).ok()?, *slot, equal));
+        }
+        None
+    }
+
     fn has(&self, stage: Stage) -> bool {
         self.slots.iter().any(|s| s.stage == stage)
     }
+}
+
+/// Whether a resync or a verify runs, or would if it were not paused.
+fn is_active(conn: conn::State) -> bool {
+    resyncs(conn) || conn.is_verify()
 }
 
 /// Whether a resync runs, or would if it were not paused.
@@ -285,12 +365,18 @@ impl<S: Store> Resource<S> {
             }
             self.follow_state(vol, h);
             self.start_pump(vol, h);
-            if self.answer_written(vol, h) || self.source_pump(vol, h) || self.target_pump(vol, h) {
+            if self.answer_written(vol, h)
+                || self.source_pump(vol, h)
+                || self.target_pump(vol, h)
+                || self.answer_examined(vol, h)
+                || self.verify_pump(vol, h)
+            {
                 return true;
             }
             self.flush_pump(vol, h);
             self.lazy_pump(vol, h);
             self.finish_pump(vol, h);
+            self.post(vol, h);
         }
         h.room() < UNIT
     }
@@ -305,7 +391,11 @@ impl<S: Store> Resource<S> {
                 let source = source.flatten();
                 let finish = rs.finish.retry();
                 let lazy = self.lazy_due(vol);
-                [target, source, finish, lazy].into_iter().flatten().min()
+                let verify = rs.verify.due(self.rs_conn(vol));
+                [target, source, verify, finish, lazy]
+                    .into_iter()
+                    .flatten()
+                    .min()
             })
             .min()
     }
@@ -369,6 +459,8 @@ impl<S: Store> Resource<S> {
             Stage::Writing => self.write_done(vol, ix, slot, result, h),
             Stage::Free
             | Stage::Waiting
+            | Stage::Examining
+            | Stage::Examined { .. }
             | Stage::Sending
             | Stage::Written
             | Stage::Flushing
@@ -437,3 +529,6 @@ fn checked_range(
 }
 
 const _: () = assert!(SLOTS < index(1 << 16));
+
+#[cfg(test)]
+mod tests;

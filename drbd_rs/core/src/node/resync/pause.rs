@@ -4,13 +4,14 @@
 //!
 //! The state is changed elsewhere; this part compares it with what it saw last and follows.
 
+use crate::resync_after::{must_wait, Posted};
 use crate::state::{conn, disk};
 use crate::units::Minor;
 
 use super::super::control::{Flags, StateChange};
-use super::super::io::{Host, VolIx};
+use super::super::io::{Effect, Host, VolIx};
 use super::super::{Note, Resource, Store, PEER};
-use super::{resyncs, Slot, Stage};
+use super::{is_active, resyncs, Kind, Slot, Stage};
 
 impl<S: Store> Resource<S> {
     /// Follows what the state of a volume has become.
@@ -33,11 +34,15 @@ impl<S: Store> Resource<S> {
                 rs.marks.pause(now);
                 self.rs_log(vol, Note::ResyncSuspended, h);
             }
-            (true, false) => {
+            (true | false, true) => {}
+            (true | false, false) if is_active(seen) && !is_active(conn) => {
                 rs.target.disarm();
                 rs.finish.forget();
+                if seen.is_verify() {
+                    rs.marks.end();
+                }
             }
-            (true | false, true) | (false, false) => {}
+            (true | false, false) => {}
         }
     }
 
@@ -63,6 +68,7 @@ impl<S: Store> Resource<S> {
         rs.finish.forget();
         rs.start.cancel();
         rs.source.forget();
+        rs.abandon_offers();
         if let Some((_, disk)) = self.rs_disk_mut(vol) {
             disk.extents.cancel_all();
         }
@@ -75,48 +81,69 @@ impl<S: Store> Resource<S> {
             match slot.stage {
                 Stage::Free
                 | Stage::Reading
+                | Stage::Examining
                 | Stage::Writing
                 | Stage::Flushing
                 | Stage::Dropped => {}
                 Stage::Sending => slot.stage = Stage::Dropped,
-                Stage::Waiting | Stage::Written | Stage::Durable | Stage::Lost => {
+                Stage::Waiting
+                | Stage::Examined { .. }
+                | Stage::Written
+                | Stage::Durable
+                | Stage::Lost => {
                     *slot = Slot::FREE;
                 }
             }
         }
     }
 
-    /// A volume outside of this resource, for which `vol` has to wait, syncs (or not any more).
-    pub fn set_held_back(&mut self, vol: VolIx, held_back: bool) {
-        if let Some(rs) = self.rs_mut(vol) {
-            rs.held_back = held_back;
+    /// A volume outside of this resource, for which this one has to wait, syncs (or not any more):
+    /// see [`crate::resync_after`]. The owner steps with [`super::super::Input::Tick`] afterwards.
+    pub fn set_held_back(&mut self, minor: Minor, held_back: bool, h: &mut impl Host) {
+        let vol = self.volume_of(minor);
+        let Some(rs) = vol.and_then(|vol| self.rs_mut(vol)) else {
+            return;
+        };
+        if core::mem::replace(&mut rs.held_back, held_back) != held_back {
+            self.reconsider_pauses(h);
+        }
+    }
+
+    /// What others may wait for.
+    fn to_post(&self, vol: VolIx) -> Posted {
+        let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
+            return Posted::NOTHING;
+        };
+        Posted {
+            after: self
+                .resync_after(vol)
+                .filter(|_| state.disk != disk::State::Diskless),
+            busy: state.conn.is_sync() || state.has_isp(),
+        }
+    }
+
+    /// Tells the owner what other resources may wait for, if that has changed.
+    pub(super) fn post(&mut self, vol: VolIx, h: &mut impl Host) {
+        let posted = self.to_post(vol);
+        let Some(minor) = self.rs_vol(vol).map(|v| v.minor) else {
+            return;
+        };
+        let Some(rs) = self.rs_mut(vol).filter(|rs| rs.posted != posted) else {
+            return;
+        };
+        if h.room() > 0 {
+            rs.posted = posted;
+            h.emit(Effect::SyncPosted { minor, posted });
         }
     }
 
     /// Whether nothing that this volume has to wait for is being synced: algorithms.md §8.
     pub(super) fn may_sync_now(&self, vol: VolIx) -> bool {
-        let mut at = vol;
-        // A chain is no longer than there are volumes, whatever the options say.
-        for _ in self.volumes.iter() {
-            if self.rs(at).is_some_and(|rs| rs.held_back) {
-                return false;
-            }
-            let Some(after) = self.resync_after(at) else {
-                return true;
-            };
-            let Some(next) = self.volume_of(after) else {
-                return true;
-            };
-            let state = match self.rs_vol(next) {
-                Some(v) if v.state.disk != disk::State::Diskless => v.state,
-                Some(_) | None => return true,
-            };
-            if state.conn.is_sync() || state.has_isp() {
-                return false;
-            }
-            at = next;
-        }
-        true
+        let held_back = self.rs(vol).is_some_and(|rs| rs.held_back);
+        let own = |minor| self.volume_of(minor).map(|vol| self.to_post(vol));
+        let after = self.to_post(vol).after;
+        // What was said about another dependency does not count any more.
+        after.is_none() || !(held_back || must_wait(after, own))
     }
 
     fn volume_of(&self, minor: Minor) -> Option<VolIx> {
@@ -147,5 +174,13 @@ impl<S: Store> Resource<S> {
                 return;
             }
         }
+    }
+}
+
+impl super::PeerDeviceResync {
+    /// Nobody asks for the blocks any more that are read for their digests.
+    fn abandon_offers(&mut self) {
+        let offers = self.slots.iter_mut().filter(|s| s.kind == Kind::Offer);
+        offers.for_each(|s| s.current = false);
     }
 }

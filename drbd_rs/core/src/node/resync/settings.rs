@@ -18,7 +18,7 @@ impl<S: Store> Resource<S> {
         Some(&self.disk(vol)?.conf)
     }
 
-    fn net_conf(&self, peer: PeerIx) -> Option<&NetConf> {
+    pub(super) fn net_conf(&self, peer: PeerIx) -> Option<&NetConf> {
         self.conns.get(usize::from(peer.0))?.ctl.conf.as_ref()
     }
 
@@ -64,6 +64,16 @@ impl<S: Store> Resource<S> {
         u32::try_from(minor).ok().map(Minor)
     }
 
+    /// Whether a resync as target compares digests first: `csums-alg`, and only after a crash of
+    /// this node if `csums-after-crash-only` says so.
+    pub(super) fn compares_digests(&self, vol: VolIx, peer: PeerIx) -> bool {
+        let knows = self.connected(peer).is_some_and(|a| a.apv >= 89);
+        let crashed = self.rs_vol(vol).is_some_and(|v| v.ctl.crashed_primary);
+        self.net_conf(peer).is_some_and(|c| {
+            knows && !c.csums_alg.is_empty() && (!c.csums_after_crash_only || crashed)
+        })
+    }
+
     /// Whether the superblock asks for a full sync.
     pub(super) fn full_sync_due(&self, vol: VolIx) -> bool {
         self.disk(vol)
@@ -103,12 +113,18 @@ impl<S: Store> Resource<S> {
 
     /// How far the resync of a volume is, for status reports.
     pub(crate) fn resync_snapshot(&self, vol: VolIx) -> Snapshot {
-        let left = self.out_of_sync(vol);
+        let mut left = self.out_of_sync(vol);
         let Some(rs) = self.rs(vol) else {
             return Snapshot::default();
         };
         let cursor = match self.rs_conn(vol) {
             conn::State::SyncSource | conn::State::PausedSyncS => rs.source.at,
+            conn if conn.is_verify() => {
+                left = rs.verify.left;
+                let backing = self.rs_vol(vol).and_then(|v| v.backing.as_ref());
+                let bits = backing.map_or(0, |b| b.bitmap.bits());
+                bits.saturating_sub(left)
+            }
             _ => rs.target.cursor.0,
         };
         rs.marks.snapshot(left, rs.rate.want(), cursor)

@@ -8,19 +8,16 @@
 //! back: a newer write follows it on the same socket.
 
 use crate::resync_extents::{SourceBegin, SourceClaim};
-use crate::state::{conn, disk, Role};
+use crate::state::{disk, Role};
 use crate::time::Instant;
 use crate::units::{Sectors, BITS_PER_RS_EXTENT};
-use crate::wire::{BlockAck, BlockId, BlockReq, Data as DataPacket, Packet};
+use crate::wire::{BlockAck, BlockReq, Packet};
 
-use super::super::control::IoErrorKind;
-use super::super::io::{
-    AppResult, BufId, Data, Effect, Host, IoFlags, LocalOp, Payload, Sock, VolIx,
-};
-use super::super::request::Moved;
-use super::super::{Resource, Store, Violation, PEER};
+use super::super::io::{AppResult, BufId, Effect, Host, VolIx};
+use super::super::{Resource, Store, Violation};
+use super::examine::digest_of;
 use super::rate::STEP;
-use super::{checked_range, token, Slot, Stage, UNIT};
+use super::{checked_range, Kind, Slot, Stage, UNIT};
 
 /// What this side remembers between requests.
 pub(super) struct Source {
@@ -53,14 +50,48 @@ impl Source {
 }
 
 impl<S: Store> Resource<S> {
-    /// A request of the target (RS_DATA_REQUEST, RS_THIN_REQ, CSUM_RS_REQUEST). All are answered
-    /// with data: to find out whether a block is all zeroes, or equal, is an optimisation.
+    /// A request of the target (RS_DATA_REQUEST, RS_THIN_REQ), or of the other side of a verify.
+    ///
+    /// # Errors
+    /// The peer broke the protocol.
     pub(super) fn recv_resync_request(
         &mut self,
         vol: VolIx,
         req: BlockReq,
+        kind: Kind,
         h: &mut impl Host,
     ) -> Result<(), Violation> {
+        self.queue_request(vol, req, kind, h).map(|_| ())
+    }
+
+    /// A request of the target that brings the digest of its own block (CSUM_RS_REQUEST).
+    ///
+    /// # Errors
+    /// The peer broke the protocol.
+    pub(super) fn recv_csum_request(
+        &mut self,
+        vol: VolIx,
+        req: BlockReq,
+        body: &[u8],
+        h: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let digest = digest_of(body)?;
+        let queued = self.queue_request(vol, req, Kind::Compare, h)?;
+        if let (Some(ix), Some(rs)) = (queued, self.rs_mut(vol)) {
+            rs.tell(ix, digest);
+            rs.compares = true;
+        }
+        Ok(())
+    }
+
+    /// Puts a request behind the others; `None`: it was refused.
+    fn queue_request(
+        &mut self,
+        vol: VolIx,
+        req: BlockReq,
+        kind: Kind,
+        h: &mut impl Host,
+    ) -> Result<Option<u16>, Violation> {
         let size = self.rs_vol(vol).map_or(Sectors(0), |v| v.size);
         let most = crate::limits::MAX_BIO_SIZE;
         let range = checked_range(req.sector, req.blksize, most, size);
@@ -71,12 +102,14 @@ impl<S: Store> Resource<S> {
         }
         if !self.can_read(vol) {
             self.send_block_ack(vol, Packet::NegRsDreply, range, h);
-            return Ok(());
+            return Ok(None);
         }
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.source.at = range.start.bit().0;
-        rs.claim(Stage::Waiting, range, None)
-            .map(|_| ())
+        if kind != Kind::Prove {
+            rs.source.at = range.start.bit().0;
+        }
+        rs.claim(Stage::Waiting, kind, range, None)
+            .map(Some)
             .ok_or(Violation::Flood)
     }
 
@@ -111,16 +144,7 @@ impl<S: Store> Resource<S> {
             if let Some(slot) = rs.slot_mut(ix) {
                 slot.stage = Stage::Reading;
             }
-            rs.rate.moved(slot.range.len.0);
-            self.count_moved(vol, Moved::Read, slot.range.len);
-            h.emit(Effect::Local {
-                vol,
-                io: token::io(vol, token::Which::Slot(ix)),
-                op: LocalOp::Read,
-                range: slot.range,
-                flags: IoFlags::default(),
-                data: Data::Fresh,
-            });
+            self.read_block(vol, ix, slot.range, h);
         }
     }
 
@@ -170,11 +194,16 @@ impl<S: Store> Resource<S> {
     pub(super) fn resync_throttled(&mut self, vol: VolIx, now: Instant) -> bool {
         let conf = self.rate_conf(vol);
         let (waiting, events) = self.app_pressure(vol);
+        let verifies = self.rs_conn(vol).is_verify();
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return false;
         };
         let mark = rs.marks.mark(1);
-        let left = disk.bitmap.weight().saturating_sub(rs.marks.failed);
+        let left = if verifies {
+            rs.verify.left
+        } else {
+            disk.bitmap.weight().saturating_sub(rs.marks.failed)
+        };
         let done = mark.left.saturating_sub(left);
         rs.rate
             .throttled(&conf, waiting, events, done, now.since(mark.at))
@@ -191,7 +220,7 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// A read for the peer is over.
+    /// A read for the peer, or for what the peer is to be asked, is over.
     pub(super) fn read_done(
         &mut self,
         vol: VolIx,
@@ -201,60 +230,18 @@ impl<S: Store> Resource<S> {
         result: AppResult,
         h: &mut impl Host,
     ) {
-        let free = |this: &mut Self, h: &mut _| {
+        if !slot.current {
             if let Some(buf) = buf {
-                Host::emit(h, Effect::Free(buf));
+                h.emit(Effect::Free(buf));
             }
-            if let Some(rs) = this.rs_mut(vol) {
+            if let Some(rs) = self.rs_mut(vol) {
                 rs.release(ix);
             }
-        };
-        if !slot.current {
-            free(self, h);
             return;
         }
-        let (state, vnr) = match self.rs_vol(vol) {
-            Some(v) => (v.state, v.vnr),
-            None => return,
-        };
-        let mut failed = false;
-        match (state.conn == conn::State::Ahead, result, buf) {
-            (true, _, _) => {
-                free(self, h);
-                self.send_block_ack(vol, Packet::RsCancel, slot.range, h);
-            }
-            (false, Ok(()), Some(data)) if state.pdsk >= disk::State::Inconsistent => {
-                let packet = Packet::RsDataReply(DataPacket {
-                    sector: slot.range.start,
-                    block_id: BlockId::SYNCER,
-                    seq_num: 0,
-                    flags: 0,
-                });
-                if let Some(rs) = self.rs_mut(vol) {
-                    rs.pending = rs.pending.saturating_add(1);
-                    if let Some(slot) = rs.slot_mut(ix) {
-                        slot.stage = Stage::Sending;
-                        slot.buf = Some(data);
-                    }
-                }
-                self.count_moved(vol, Moved::Sent, slot.range.len);
-                let token = token::send(vol, token::Which::Slot(ix));
-                let payload = Payload::Buf(data);
-                self.send(PEER, Sock::Data, vnr.0, packet, payload, token, h);
-            }
-            // The peer has lost its disk meanwhile.
-            (false, Ok(()), Some(_)) => free(self, h),
-            (false, Ok(()) | Err(_), _) => {
-                free(self, h);
-                self.send_block_ack(vol, Packet::NegRsDreply, slot.range, h);
-                self.set_failed(vol, slot.range);
-                failed = true;
-            }
-        }
-        // After the reply was queued: a write that waited for the extent follows it.
-        self.put_extent(vol, slot);
-        if failed {
-            self.io_error(vol, IoErrorKind::Read, h);
+        match buf.filter(|_| result.is_ok()) {
+            Some(buf) => self.block_read(vol, ix, slot, Some(buf), h),
+            None => self.block_unreadable(vol, ix, slot, h),
         }
     }
 

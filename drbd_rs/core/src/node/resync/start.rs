@@ -111,6 +111,8 @@ impl<S: Store> Resource<S> {
         let now = h.now();
         let conf = self.rate_conf(vol);
         let (_, events) = self.app_pressure(vol);
+        let compares = side == Side::Target && self.compares_digests(vol, PEER);
+        let flushes = self.disk_flushes(vol);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;
         };
@@ -123,6 +125,9 @@ impl<S: Store> Resource<S> {
         rs.seen = side.conn();
         rs.target.cursor = crate::units::BmBit(0);
         rs.target.arm(now);
+        rs.compares = compares;
+        rs.same = 0;
+        rs.target.begin_comparing(compares && flushes);
         let note = Note::ResyncBegins {
             conn: now_conn,
             kib: bits.saturating_mul(4),

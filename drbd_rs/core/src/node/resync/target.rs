@@ -21,7 +21,10 @@ use super::super::io::{
 use super::super::request::Moved;
 use super::super::{Resource, Store, Violation, PEER};
 use super::rate::Rate;
-use super::{checked_range, token, Slot, Stage, UNIT};
+use super::{checked_range, token, Kind, Slot, Stage, SLOTS, UNIT};
+
+/// Slots that reading own blocks leaves to the data that come.
+const SLOTS_FOR_WRITES: usize = SLOTS / 2;
 
 /// The flush that makes written blocks durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,15 @@ enum Flush {
     Running,
     /// The device does not know flushes.
     Useless,
+}
+
+/// The flush before digests of own blocks are sent. A block that equals the source's is in sync at
+/// once, so what was written by earlier resyncs must not sit in the disk's cache only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settling {
+    Due,
+    Flushing,
+    Done,
 }
 
 /// What the generator remembers.
@@ -41,6 +53,8 @@ pub(super) struct Target {
     /// Blocks that may still be asked for in this step.
     quota: u32,
     flush: Flush,
+    /// What makes own blocks worth comparing.
+    settling: Settling,
 }
 
 impl Target {
@@ -50,6 +64,7 @@ impl Target {
             next: None,
             quota: 0,
             flush: Flush::Idle,
+            settling: Settling::Done,
         }
     }
 
@@ -63,6 +78,15 @@ impl Target {
     pub(super) fn disarm(&mut self) {
         self.next = None;
         self.quota = 0;
+    }
+
+    /// A resync begins; a flush has to come first if it `compares` digests.
+    pub(super) fn begin_comparing(&mut self, compares: bool) {
+        self.settling = if compares && self.flush != Flush::Useless {
+            Settling::Due
+        } else {
+            Settling::Done
+        };
     }
 
     pub(super) fn due(&self, conn: conn::State) -> Option<Instant> {
@@ -85,7 +109,8 @@ enum Find {
 }
 
 impl<S: Store> Resource<S> {
-    /// A packet of the resync. `payload`: the buffer and how many bytes of data it holds.
+    /// A packet of the resync or verify. `payload`: the buffer and how many bytes of data it holds;
+    /// `body`: a digest.
     ///
     /// # Errors
     /// The peer broke the protocol; the buffer has been freed.
@@ -94,6 +119,7 @@ impl<S: Store> Resource<S> {
         vol: VolIx,
         packet: &Packet,
         payload: Option<(BufId, u32)>,
+        body: &[u8],
         intact: bool,
         h: &mut impl Host,
     ) -> Result<(), Violation> {
@@ -106,9 +132,9 @@ impl<S: Store> Resource<S> {
             return taken;
         }
         match *packet {
-            Packet::RsDataRequest(req) | Packet::RsThinReq(req) | Packet::CsumRsRequest(req) => {
-                self.recv_resync_request(vol, req, h)
-            }
+            Packet::RsDataRequest(req) => self.recv_resync_request(vol, req, Kind::Data, h),
+            Packet::RsThinReq(req) => self.recv_resync_request(vol, req, Kind::Thin, h),
+            Packet::CsumRsRequest(req) => self.recv_csum_request(vol, req, body, h),
             Packet::RsDeallocated(desc) => self.recv_deallocated(vol, desc, h),
             Packet::RsIsInSync(ack) => self.recv_block_settled(vol, ack, Settled::InSync, h),
             Packet::NegRsDreply(ack) => self.recv_block_settled(vol, ack, Settled::Failed, h),
@@ -121,11 +147,9 @@ impl<S: Store> Resource<S> {
             Packet::NegAck(ack) if ack.block_id == BlockId::SYNCER => {
                 self.recv_resync_ack(vol, ack, false, h)
             }
-            Packet::OvRequest(req) => {
-                let range = SectorRange::new(req.sector, req.blksize);
-                self.send_block_ack(vol, Packet::NegRsDreply, range, h);
-                Ok(())
-            }
+            Packet::OvRequest(req) => self.recv_verify_request(vol, req, h),
+            Packet::OvReply(reply) => self.recv_verify_reply(vol, reply, body, h),
+            Packet::OvResult(result) => self.recv_verify_result(vol, result, h),
             Packet::OutOfSync(desc) => self.recv_out_of_sync(vol, desc, h),
             _ => Err(Violation::Unexpected),
         }
@@ -143,10 +167,7 @@ impl<S: Store> Resource<S> {
         let Some(rs) = self.rs_mut(vol) else {
             return false;
         };
-        if rs.target.quota == 0 {
-            if rs.target.next.is_none_or(|at| now < at) {
-                return false;
-            }
+        if rs.target.next.is_some_and(|at| at <= now) {
             rs.target.quota = rs.rate.step(&conf, buffers);
             rs.target.next = Some(Rate::next(now));
         }
@@ -162,6 +183,9 @@ impl<S: Store> Resource<S> {
             if h.room() < UNIT {
                 return true;
             }
+            if !self.may_read_own(vol) {
+                return false;
+            }
             match self.find_request(vol, quota, h.now()) {
                 Find::Request(range, blocks) => {
                     if let Some(rs) = self.rs_mut(vol) {
@@ -169,7 +193,7 @@ impl<S: Store> Resource<S> {
                         rs.rate.asked(blocks);
                         rs.pending = rs.pending.saturating_add(1);
                     }
-                    self.ask_for(vol, range, h);
+                    self.begin_request(vol, range, h);
                 }
                 Find::End => {
                     if let Some(rs) = self.rs_mut(vol) {
@@ -187,7 +211,28 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn ask_for(&mut self, vol: VolIx, range: SectorRange, h: &mut impl Host) {
+    /// Where digests are compared: whether own blocks may be read now.
+    fn may_read_own(&self, vol: VolIx) -> bool {
+        self.rs(vol).is_some_and(|rs| {
+            !rs.compares
+                || (rs.target.settling == Settling::Done && rs.free_slots() > SLOTS_FOR_WRITES)
+        })
+    }
+
+    /// Asks for a range, or reads it first in order to ask with its digest.
+    fn begin_request(&mut self, vol: VolIx, range: SectorRange, h: &mut impl Host) {
+        let offer = self
+            .rs_mut(vol)
+            .filter(|rs| rs.compares)
+            .and_then(|rs| rs.claim(Stage::Reading, Kind::Offer, range, None));
+        match offer {
+            Some(ix) => self.read_block(vol, ix, range, h),
+            None => self.ask_for(vol, range, h),
+        }
+    }
+
+    /// Asks for the data of a range.
+    pub(super) fn ask_for(&mut self, vol: VolIx, range: SectorRange, h: &mut impl Host) {
         let thin = self
             .connected(PEER)
             .is_some_and(|a| a.features & feature::THIN_RESYNC != 0);
@@ -365,7 +410,7 @@ impl<S: Store> Resource<S> {
             return Err(Violation::Unexpected);
         }
         let ix = rs
-            .claim(Stage::Writing, range, buf)
+            .claim(Stage::Writing, Kind::Write, range, buf)
             .ok_or(Violation::Flood)?;
         rs.rate.moved(range.len.0);
         self.count_moved(vol, Moved::Written, range.len);
@@ -425,8 +470,12 @@ impl<S: Store> Resource<S> {
     /// Flushes what was written, one flush for all that was written by then.
     pub(super) fn flush_pump(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(rs) = self.rs_mut(vol) else { return };
-        if rs.target.flush != Flush::Idle || !rs.has(Stage::Written) || h.room() == 0 {
+        let settles = rs.target.settling == Settling::Due;
+        if rs.target.flush != Flush::Idle || !(settles || rs.has(Stage::Written)) || h.room() == 0 {
             return;
+        }
+        if settles {
+            rs.target.settling = Settling::Flushing;
         }
         for slot in rs.slots.iter_mut().filter(|s| s.stage == Stage::Written) {
             slot.stage = Stage::Flushing;
@@ -449,6 +498,10 @@ impl<S: Store> Resource<S> {
             Err(IoError::Unsupported) => Flush::Useless,
             Ok(()) | Err(IoError::Io | IoError::NoMemory) => Flush::Idle,
         };
+        if rs.target.settling == Settling::Flushing {
+            rs.target.settling = Settling::Done;
+            rs.compares &= !failed;
+        }
         for slot in rs.slots.iter_mut().filter(|s| s.stage == Stage::Flushing) {
             if !slot.current {
                 *slot = Slot::FREE;
@@ -507,7 +560,10 @@ impl<S: Store> Resource<S> {
         rs.pending = rs.pending.saturating_sub(1);
         rs.rate.answered(range.len.0);
         match how {
-            Settled::InSync => self.set_in_sync(vol, range, h),
+            Settled::InSync => {
+                rs.same = rs.same.saturating_add(range.len.0 >> 3);
+                self.set_in_sync(vol, range, h);
+            }
             Settled::Failed => self.set_failed(vol, range),
             Settled::Cancelled => {}
         }
@@ -527,9 +583,13 @@ impl<S: Store> Resource<S> {
                 | Stage::Flushing
                 | Stage::Durable
                 | Stage::Lost => s.range.overlaps(range),
-                Stage::Free | Stage::Waiting | Stage::Reading | Stage::Sending | Stage::Dropped => {
-                    false
-                }
+                Stage::Free
+                | Stage::Waiting
+                | Stage::Reading
+                | Stage::Examining
+                | Stage::Examined { .. }
+                | Stage::Sending
+                | Stage::Dropped => false,
             })
         })
     }

@@ -9,7 +9,6 @@ use crate::state::disk::State as Disk;
 use crate::state::Ss;
 
 use super::super::super::io::{Host, OpId, PeerIx};
-use super::super::super::note::Note;
 use super::super::super::{Resource, Store};
 use super::super::{Flags, Phase, StateChange};
 use super::{Ask, Event, Kind, Move};
@@ -57,9 +56,6 @@ impl<S: Store> Resource<S> {
         }
         if let Err((code, note)) = self.check_net_options(peer, &conf) {
             return self.refuse(op, code.number(), note, h);
-        }
-        if !conf.csums_alg.is_empty() {
-            self.log_peer(Note::CsumsUnused, h);
         }
         if let Some(c) = self.conn_mut(peer) {
             c.ctl.conf = Some(conf);

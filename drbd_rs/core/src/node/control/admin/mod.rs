@@ -28,6 +28,7 @@ use crate::nl::ErrCode;
 use crate::state::conn;
 use crate::state::{Role, Ss};
 use crate::time::{Duration, Instant};
+use crate::units::Sector;
 
 use super::super::io::{Effect, Host, OpId, PeerIx, VolIx};
 use super::super::note::{Missing, Note};
@@ -152,10 +153,14 @@ pub enum Command {
         /// Which volume.
         vol: VolIx,
     },
-    /// `verify`: not yet.
+    /// `verify`.
     Verify {
         /// Which volume.
         vol: VolIx,
+        /// Where to start; see [`super::super::Resource::verify_start`] for the default.
+        start: Sector,
+        /// Where to stop; the greatest number: at the end.
+        stop: Sector,
     },
 }
 
@@ -316,7 +321,7 @@ impl<S: Store> Resource<S> {
             | Command::Outdate { vol }
             | Command::NewCurrentUuid { vol, .. }
             | Command::Resize { vol }
-            | Command::Verify { vol } => vol,
+            | Command::Verify { vol, .. } => vol,
         };
         if self.vol(vol).is_none() {
             return self.answer(op, ErrCode::MinorInvalid, h);
@@ -360,12 +365,10 @@ impl<S: Store> Resource<S> {
                 };
                 self.refuse(op, code.number(), note.map(Note::Unsupported), h);
             }
-            Command::Verify { .. } => {
-                let (code, note) = match self.state(vol).conn {
-                    conn if conn < conn::State::Connected => (Ss::NeedConnection, None),
-                    _ => (Ss::NotSupported, Some(Missing::Verify)),
-                };
-                self.refuse(op, code.number(), note.map(Note::Unsupported), h);
+            Command::Verify { start, stop, .. } => {
+                self.set_verify_range(vol, start, stop);
+                let change = StateChange::NONE.conn(conn::State::VerifyS);
+                self.begin_with(op, Kind::Plain, plain(change), h);
             }
             // Handled by the caller.
             Command::Connect { .. }

@@ -94,9 +94,6 @@ impl<S: Store> Resource<S> {
         if verifying && new.verify_alg != old.verify_alg {
             return self.answer(op, ErrCode::VerifyRunning, h);
         }
-        if !new.csums_alg.is_empty() && new.csums_alg != old.csums_alg {
-            self.log_peer(Note::CsumsUnused, h);
-        }
         if let Some(c) = self.conn_mut(peer) {
             c.ctl.conf = Some(new);
         }
