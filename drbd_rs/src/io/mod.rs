@@ -3,3 +3,4 @@
 //! I/O that the core asks for.
 
 pub(crate) mod jobs;
+pub(crate) mod measure;

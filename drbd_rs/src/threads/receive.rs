@@ -101,7 +101,14 @@ fn one(
     let bytes = head.get_mut(..fixed).ok_or(Malformed::Length)?;
     socket.recv_exact(bytes, patient)?;
     let packet = Packet::decode(&header, bytes, sockets.apv)?;
-    let plan = resource.inner.lock().machine.payload(&header, &packet);
+    let (plan, measured) = {
+        let inner = resource.inner.lock();
+        let machine = &inner.machine;
+        (machine.payload(&header, &packet), machine.wants_measures(&header, &packet))
+    };
+    if let Some(vol) = measured {
+        resource.measure(vol);
+    }
     let payload = receive_payload(resource, socket, plan, split.payload, body)?;
     resource.step(Input::Received {
         peer: PEER,

@@ -8,6 +8,7 @@
 
 mod text;
 
+use crate::meta::layout::Striping;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::log::{Diff, Parts};
@@ -75,8 +76,6 @@ pub enum Missing {
     Congestion,
     /// `data-integrity-alg`.
     Integrity,
-    /// `resize`.
-    Resize,
     /// `verify`.
     Verify,
     /// A new `al-extents` while attached.
@@ -90,7 +89,6 @@ impl Missing {
             Missing::TwoPrimaries => "allow-two-primaries",
             Missing::Congestion => "on-congestion other than block",
             Missing::Integrity => "data-integrity-alg",
-            Missing::Resize => "resize",
             Missing::Verify => "online verify",
             Missing::AlExtents => "changing al-extents while attached",
         }
@@ -234,6 +232,28 @@ pub enum Note {
         wanted: Sectors,
         /// Possible.
         max: Sectors,
+    },
+    /// `resize --assume-peer-has-space` without a peer.
+    ForcedResize,
+    /// A smaller ring or disk leaves less room than the device has.
+    ShrinkNeedsSize(Sectors),
+    /// No memory, or no room on disk, for the bitmap of a device of this size.
+    BitmapTooSmall {
+        /// The size.
+        size: Sectors,
+    },
+    /// Bitmap and activity log are written in a new place or size.
+    WritingBitmap(&'static str),
+    /// The activity log has another ring.
+    NewAlLayout(Striping),
+    /// Indexed metadata have one ring only.
+    RingIsFixed,
+    /// The ring cannot tell of all slots of the activity log.
+    RingTooSmall {
+        /// `al-extents` in use.
+        slots: u32,
+        /// What the ring admits.
+        most: u32,
     },
     /// Neither node has a disk.
     BothDiskless,
@@ -509,6 +529,7 @@ impl Note {
                 | Note::OnlyWithUuid(_)
                 | Note::PeerOnlyWithUuid(_)
                 | Note::RequestedTooBig { .. }
+                | Note::BitmapTooSmall { .. }
                 | Note::PeerDiskTooSmall { .. }
                 | Note::PeerDeviceTooSmall { .. }
                 | Note::LocalIoFailed { .. }

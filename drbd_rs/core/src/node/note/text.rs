@@ -193,7 +193,36 @@ impl Note {
                     wanted.0, max.0
                 )
             }
-            Note::GrowWithoutResync => f.write_str("Resync of new storage suppressed"),
+            Note::GrowWithoutResync => {
+                f.write_str("Resync of new storage suppressed with --assume-clean")
+            }
+            Note::ForcedResize => f.write_str("Resize while not connected was forced by the user!"),
+            Note::ShrinkNeedsSize(size) => write!(
+                f,
+                "Implicit shrink not allowed. Use --size={}s for explicit shrink.",
+                size.0
+            ),
+            Note::BitmapTooSmall { size } => write!(
+                f,
+                "there is no memory, or no room on disk, for the bitmap of {} sectors; \
+                 leaving the size unchanged",
+                size.0
+            ),
+            Note::WritingBitmap(why) => write!(f, "Writing the whole bitmap, {why}"),
+            Note::NewAlLayout(ring) => write!(
+                f,
+                "Changed AL layout to al-stripes = {}, al-stripe-size-kB = {}",
+                ring.stripes(),
+                ring.stripe_blocks().saturating_mul(4)
+            ),
+            Note::RingIsFixed => {
+                f.write_str("indexed meta-data have a fixed activity log of 32 KiB")
+            }
+            Note::RingTooSmall { slots, most } => write!(
+                f,
+                "an activity log of this size can hold {most} extents, and al-extents is {slots}; \
+                 attach with a smaller al-extents first"
+            ),
             _ => return None,
         })
     }

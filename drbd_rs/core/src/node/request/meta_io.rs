@@ -13,6 +13,7 @@
 //!   written; so that "changed" is the truth, a job has no page in flight meanwhile.
 //! - Whoever waits is told exactly once, also when the disk goes.
 
+use super::meta_move::Hold;
 use super::token::Name;
 use super::UNIT;
 
@@ -87,7 +88,9 @@ pub(crate) struct MetaIo {
     next_waiters: [After; WAITERS],
     transaction: Transaction,
     /// What it is about, while there is one.
-    tx: Tx,
+    pub(super) tx: Tx,
+    /// Whether the metadata are about to move.
+    pub(super) hold: Hold,
     job: Option<Job>,
     jobs: [Option<(JobKind, After)>; JOBS],
 }
@@ -104,6 +107,7 @@ impl MetaIo {
             next_waiters: [After::Nothing; WAITERS],
             transaction: Transaction::None,
             tx: Tx::new(),
+            hold: Hold::None,
             job: None,
             jobs: [None; JOBS],
         }
@@ -122,12 +126,20 @@ impl MetaIo {
             .saturating_add(job)
     }
 
+    /// Whether a transaction is being written.
+    pub(super) const fn is_writing_log(&self) -> bool {
+        !matches!(self.transaction, Transaction::None)
+    }
+
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Takes one who waits for anything.
     fn take_any(&mut self) -> Option<After> {
+        if let Some(after) = self.hold.take() {
+            return Some(after);
+        }
         if let Some(job) = self.job.take() {
             return Some(job.after);
         }
@@ -166,7 +178,7 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn meta(&mut self, vol: VolIx) -> Option<&mut MetaIo> {
+    pub(super) fn meta(&mut self, vol: VolIx) -> Option<&mut MetaIo> {
         let v = self.io_vol_mut(vol).filter(|v| !v.ctl.dropped)?;
         v.backing.as_mut().map(|b| &mut b.meta_io)
     }
@@ -242,6 +254,7 @@ impl<S: Store> Resource<S> {
         if m.superblock_again {
             self.write_superblock(vol, h);
         }
+        self.hold_pump(vol, h);
     }
 
     /// Writes pages of the bitmap; then runs `after`, with `ok` if all went well. Pages that change
@@ -295,7 +308,7 @@ impl<S: Store> Resource<S> {
         if b.meta_io.due.is_some_and(|due| due <= now) {
             self.md_sync(vol, After::Nothing, h);
         }
-        self.job_pump(vol, h) || self.transaction_pump(vol, h)
+        self.hold_pump(vol, h) || self.job_pump(vol, h) || self.transaction_pump(vol, h)
     }
 
     /// Moves the bitmap job on; true if room ran out.
@@ -306,7 +319,9 @@ impl<S: Store> Resource<S> {
                 return false;
             };
             // See the invariant: the transaction has the pages to itself.
-            if let Transaction::Pages { .. } = b.meta_io.transaction {
+            if matches!(b.meta_io.transaction, Transaction::Pages { .. })
+                || b.meta_io.hold != Hold::None
+            {
                 return false;
             }
             let Some(mut job) = b.meta_io.job else {
@@ -411,6 +426,7 @@ impl<S: Store> Resource<S> {
         }
         self.job_pump(vol, h);
         self.transaction_pump(vol, h);
+        self.hold_pump(vol, h);
     }
 
     /// Begins a transaction if exchanges wait; true if room ran out.
@@ -420,7 +436,7 @@ impl<S: Store> Resource<S> {
         let Some(b) = self.io_backing(vol) else {
             return false;
         };
-        if !matches!(b.meta_io.transaction, Transaction::None) {
+        if b.meta_io.is_writing_log() || b.meta_io.hold != Hold::None {
             return false;
         }
         if !b.al.transaction(&mut b.meta_io.tx) {
@@ -480,13 +496,13 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn write_al_block(&mut self, vol: VolIx, h: &mut impl Host) {
+    pub(super) fn write_al_block(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(b) = self.io_backing(vol) else {
             return;
         };
         b.meta_io.transaction = Transaction::Block;
         let sector = b.disk.layout.al_block(b.meta_io.tx.number());
-        let flags = durable(b.disk.conf.md_flushes);
+        let flags = durable(b.disk.conf.md_flushes && b.meta_io.hold == Hold::None);
         emit(
             vol,
             Name::AlBlock(vol),
@@ -509,6 +525,7 @@ impl<S: Store> Resource<S> {
         b.al.commit(&b.meta_io.tx, written);
         b.meta_io.transaction = Transaction::None;
         self.al_committed(vol, h);
+        self.ring_block_done(vol, written, h);
         self.job_pump(vol, h);
     }
 
