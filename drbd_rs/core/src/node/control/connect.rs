@@ -139,6 +139,9 @@ impl<S: Store> Resource<S> {
         };
         let next = (cursor..self.volume_slots()).find(|ix| self.vol(VolIx(*ix)).is_some());
         if let Some(ix) = next {
+            if self.relocates(VolIx(ix), h) {
+                return false;
+            }
             self.greet_volume(VolIx(ix), h);
             if let Some(c) = self.conn_mut(peer) {
                 c.ctl.greeting = Some(Some(ix.saturating_add(1)));

@@ -32,11 +32,12 @@ const fn tells_sizes(packet: &Packet) -> bool {
 impl<S: Store> Resource<S> {
     /// Whether the owner has to measure the lower devices of a volume
     /// ([`Resource::disk_measured`]) before it hands in this packet: the peer's sizes are compared
-    /// with what the own devices have by then.
+    /// with what the own devices have by then. In the first exchange that is what the peer was told
+    /// a moment ago, and must not change any more.
     pub fn wants_measures(&self, header: &Header, packet: &Packet) -> Option<VolIx> {
         let vol = self.vol_by_vnr(Vnr(header.volume.0))?;
         self.disk(vol).filter(|_| tells_sizes(packet))?;
-        Some(vol)
+        (self.state(vol).conn > Conn::WFReportParams).then_some(vol)
     }
 
     pub(super) fn recv_sizes(
@@ -91,6 +92,7 @@ impl<S: Store> Resource<S> {
         let plan = Plan {
             forced: p.dds_flags & dds_flag::FORCED != 0,
             no_resync: p.dds_flags & dds_flag::NO_RESYNC != 0,
+            in_place: self.state(vol).conn <= Conn::WFReportParams,
             ..Plan::default()
         };
         let then = After::Control(Next::SizesSettled { vol });

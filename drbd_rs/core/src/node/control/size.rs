@@ -71,6 +71,8 @@ pub(super) struct Plan {
     pub(super) no_resync: bool,
     /// The metadata stay where the superblock says.
     pub(super) in_place: bool,
+    /// The device keeps its size, whatever there is room for.
+    pub(super) keep_size: bool,
     /// Another ring for the activity log.
     pub(super) striping: Option<Striping>,
 }
@@ -81,7 +83,15 @@ impl Plan {
         forced: false,
         no_resync: false,
         in_place: true,
+        keep_size: false,
         striping: None,
+    };
+
+    /// For a connection that begins.
+    const GREETING: Plan = Plan {
+        in_place: false,
+        keep_size: true,
+        ..Plan::ATTACH
     };
 }
 
@@ -164,7 +174,11 @@ impl<S: Store> Resource<S> {
         if plan.forced && self.state(vol).conn < Conn::Connected {
             self.log(vol, Note::ForcedResize, h);
         }
-        let (size, note) = self.size_with(vol, Some(layout), conf, plan.forced);
+        let (size, note) = if plan.keep_size && before.0 != 0 {
+            (before.min(layout.max_data_sectors(devices.backing)), None)
+        } else {
+            self.size_with(vol, Some(layout), conf, plan.forced)
+        };
         if let Some(note) = note {
             self.log(vol, note, h);
         }
@@ -221,6 +235,26 @@ impl<S: Store> Resource<S> {
             h,
         );
         Determined::Waits
+    }
+
+    /// Puts the metadata where they belong before the peer is told how much room there is: the size
+    /// that both nodes work out from what they tell each other has to be the same one. (The C
+    /// driver does this when it hears of the peer's sizes, and may so arrive at another size than
+    /// its peer.) True: that takes a while, ask again.
+    pub(super) fn relocates(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        let Some(v) = self.vol(vol) else { return false };
+        if v.ctl.resize.is_some() {
+            return true;
+        }
+        let elsewhere = v.backing.as_ref().is_some_and(|b| {
+            let l = b.disk.layout;
+            let here = Layout::compute(l.kind, b.disk.devices, l.striping);
+            here.is_some_and(|here| here != l)
+        });
+        let usable = v.state.disk >= Disk::Inconsistent;
+        usable
+            && elsewhere
+            && self.determine_dev_size(vol, Plan::GREETING, After::Nothing, h) == Determined::Waits
     }
 
     fn begin_resize(&mut self, vol: VolIx, resize: Resize, h: &mut impl Host) {

@@ -115,7 +115,9 @@ impl<S: Store> Resource<S> {
 
     /// An admitted request: past overlapping writes, to the activity log or straight on.
     fn enter(&mut self, vol: VolIx, id: Id, h: &mut impl Host) {
-        let size = self.io_vol(vol).map_or(crate::units::Sectors(0), |v| v.size);
+        let size = self
+            .io_vol(vol)
+            .map_or(crate::units::Sectors(0), |v| v.size);
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };

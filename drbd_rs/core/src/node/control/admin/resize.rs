@@ -92,8 +92,8 @@ impl<S: Store> Resource<S> {
             plan: Plan {
                 forced: parms.resize_force,
                 no_resync: parms.no_resync,
-                in_place: false,
                 striping,
+                ..Plan::default()
             },
             step: Step::Begin,
         };
