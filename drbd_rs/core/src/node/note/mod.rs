@@ -14,7 +14,7 @@ use crate::state::disk::State as Disk;
 use crate::state::log::{Diff, Parts};
 use crate::state::{Ss, State, Warning};
 use crate::units::{Sector, Sectors};
-use crate::uuid::UuidSet;
+use crate::uuid::{DryRun, Outcome, Rule, UuidSet, Verdict};
 use crate::wire::{Command, Name64};
 
 use super::io::{HelperCommand, IoError};
@@ -388,10 +388,36 @@ pub enum Note {
     },
     /// The peer's real state while it negotiates.
     RealPeerDisk(Disk),
+    /// What a rule of the comparison found, in the words of the C driver.
+    RuleSays(&'static str),
+    /// What the rule means, who loses what, and what to do.
+    RuleMeans {
+        /// The rule.
+        rule: Rule,
+        /// What it said.
+        verdict: Verdict,
+        /// What came of it.
+        outcome: Outcome,
+    },
     /// Data of another cluster.
     Unrelated,
     /// The peer has to speak a newer protocol.
     NeedsProtocol(u32),
+    /// The peer has to speak a newer protocol and have these features.
+    NeedsFeatures {
+        /// Protocol version.
+        apv: u32,
+        /// Bits of the feature flags.
+        features: u32,
+    },
+    /// A policy does not fit the number of Primaries.
+    PolicyMisfits,
+    /// The age of the Primaries decides nothing.
+    UsingLeastChanges,
+    /// This Primary lost a split brain and gave its role up.
+    GaveUpPrimary,
+    /// Ambiguous UUIDs leave only a full sync.
+    FullSyncAmbiguous,
     /// The direction follows from who is inconsistent.
     ByDiskStates {
         /// This node becomes source.
@@ -403,8 +429,6 @@ pub enum Note {
         primaries: u32,
         /// This node becomes source.
         source: bool,
-        /// All blocks are sent.
-        full: bool,
     },
     /// A split brain, solved by `--discard-my-data`.
     SplitBrainManual {
@@ -421,10 +445,7 @@ pub enum Note {
         anyway: bool,
     },
     /// A dry run, and what would have happened.
-    DryRun {
-        /// DRBD's number.
-        result: i32,
-    },
+    DryRun(DryRun),
     /// The peer gave up attaching.
     PeerAttachAborted,
     /// A rebooted peer can not continue the frozen requests.
@@ -506,7 +527,10 @@ impl Note {
     /// How loud it is.
     pub const fn level(&self) -> Level {
         match self {
-            Note::SplitBrain | Note::Unrelated => Level::Alert,
+            Note::SplitBrain
+            | Note::Unrelated
+            | Note::NeedsProtocol(_)
+            | Note::NeedsFeatures { .. } => Level::Alert,
             _ if self.is_failure() => Level::Error,
             _ if self.is_warning() => Level::Warn,
             _ => Level::Info,
@@ -540,7 +564,7 @@ impl Note {
                 | Note::Violated { .. }
                 | Note::Incompatible(_)
                 | Note::AlgorithmsDiffer { .. }
-                | Note::NeedsProtocol(_)
+                | Note::PolicyMisfits
                 | Note::NoSourceWithoutData
                 | Note::PrimaryWouldLose { anyway: false }
                 | Note::PeerAttachAborted
@@ -575,6 +599,9 @@ impl Note {
                 | Note::ByDiskStates { .. }
                 | Note::SplitBrainSolved { .. }
                 | Note::SplitBrainManual { .. }
+                | Note::UsingLeastChanges
+                | Note::GaveUpPrimary
+                | Note::FullSyncAmbiguous
                 | Note::PrimaryWouldLose { anyway: true }
                 | Note::FullSyncDue
                 | Note::ResyncRuns
