@@ -246,10 +246,13 @@ impl<S: Store> Resource<S> {
         if v.ctl.resize.is_some() {
             return true;
         }
+        // A backing device that shrank below its data is left alone: what was there is lost, and
+        // metadata at its end would only hide that.
         let elsewhere = v.backing.as_ref().is_some_and(|b| {
-            let l = b.disk.layout;
-            let here = Layout::compute(l.kind, b.disk.devices, l.striping);
-            here.is_some_and(|here| here != l)
+            let (l, devices) = (b.disk.layout, b.disk.devices);
+            let here = Layout::compute(l.kind, devices, l.striping);
+            let fits = |here: &Layout| here.max_data_sectors(devices.backing) >= b.disk.la_size;
+            here.is_some_and(|here| here != l && fits(&here))
         });
         let usable = v.state.disk >= Disk::Inconsistent;
         usable
