@@ -8,9 +8,9 @@
 //! ```
 //!
 //! This format is only ever read: by whoever turns metadata of 8.3 into metadata of 8.4, which is
-//! the business of drbdmeta (`apply-al`), never of the kernel. The kernel refuses metadata whose log
-//! was not applied (ERR_MD_UNCLEAN), in either format, and writes the 8.4 format only; the way back
-//! to 8.3 is drbdmeta's as well. See `docs/compatibility.md`.
+//! the business of drbdmeta (`apply-al`), never of the kernel. The kernel refuses metadata whose
+//! log was not applied (ERR_MD_UNCLEAN), in either format, and writes the 8.4 format only; the way
+//! back to 8.3 is drbdmeta's as well. See `docs/compatibility.md`.
 //!
 //! Decoding is total: whatever the bytes, the answer is a sector or `None`.
 

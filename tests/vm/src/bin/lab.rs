@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The lab from the command line: `drbd-lab demo [DRIVER DRIVER]`, `drbd-lab golden FOLDER`,
-//! `drbd-lab golden-uuid FOLDER`, `drbd-lab boot KERNEL`, `drbd-lab run KERNEL DRIVER DRIVER COMMAND…`.
+//! `drbd-lab golden-uuid FOLDER`, `drbd-lab boot KERNEL`,
+//! `drbd-lab run KERNEL DRIVER DRIVER COMMAND…`.
 //!
 //! A driver is `ours` (the default) or `c`; a kernel one of those that `make setup` builds. `boot`
 //! tells how long a kernel takes until the agent answers, driver loaded. `run` starts a configured

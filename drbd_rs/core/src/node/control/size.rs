@@ -194,7 +194,29 @@ impl<S: Store> Resource<S> {
                 return Determined::Failed(Unsized::NoFit);
             }
         }
-        let moved = layout.superblock != old.superblock || layout.md_size != old.md_size;
+        let resize = Resize {
+            step: Step::Gate,
+            turn: 0,
+            size,
+            layout,
+            moved: layout.superblock != old.superblock || layout.md_size != old.md_size,
+            set_new: !plan.no_resync,
+            new_ring: plan.striping.is_some(),
+            grew: size > before && before.0 != 0,
+            then,
+        };
+        self.take_size(vol, resize, before, h)
+    }
+
+    /// Checks that the bitmap has room for the size, and begins to write whatever is new.
+    fn take_size(
+        &mut self,
+        vol: VolIx,
+        r: Resize,
+        before: Sectors,
+        h: &mut impl Host,
+    ) -> Determined {
+        let size = r.size;
         let Some(v) = self.vol_mut(vol) else {
             return Determined::Unchanged;
         };
@@ -202,39 +224,33 @@ impl<S: Store> Resource<S> {
             return Determined::Unchanged;
         };
         // A sector of the bitmap holds 4096 bits.
-        let on_disk = layout.bitmap_sectors().0.saturating_mul(4096);
+        let on_disk = r.layout.bitmap_sectors().0.saturating_mul(4096);
         if size.bits() > on_disk || !b.bitmap.has_room_for(size) {
             self.log(vol, Note::BitmapTooSmall { size }, h);
             return Determined::Failed(Unsized::Bitmap);
         }
-        if size == before && !moved && plan.striping.is_none() {
-            // With the room that was just found this succeeds.
-            let fits = b.bitmap.capacity() == size || b.bitmap.resize(size, true).is_ok();
-            debug_assert!(fits);
-            let bits = b.bitmap.bits();
-            if v.size != size {
-                self.set_capacity(vol, size, h);
-                let capacity = size;
-                self.log(vol, Note::BitmapSized { capacity, bits }, h);
-            }
-            return Determined::Unchanged;
+        if size != before || r.moved || r.new_ring {
+            self.begin_resize(vol, r, h);
+            return Determined::Waits;
         }
-        self.begin_resize(
-            vol,
-            Resize {
-                step: Step::Gate,
-                turn: 0,
-                size,
-                layout,
-                moved,
-                set_new: !plan.no_resync,
-                new_ring: plan.striping.is_some(),
-                grew: size > before && before.0 != 0,
-                then,
-            },
-            h,
-        );
-        Determined::Waits
+        // With the room that was just found this succeeds.
+        let fits = b.bitmap.capacity() == size || b.bitmap.resize(size, true).is_ok();
+        debug_assert!(fits);
+        let bits = b.bitmap.bits();
+        if v.size != size {
+            self.set_capacity(vol, size, h);
+            let capacity = size;
+            self.log(vol, Note::BitmapSized { capacity, bits }, h);
+        }
+        Determined::Unchanged
+    }
+
+    fn begin_resize(&mut self, vol: VolIx, resize: Resize, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        debug_assert!(v.ctl.resize.is_none());
+        v.ctl.resize = Some(resize);
+        let after = self.next_turn(vol);
+        self.gate_close(vol, after, h);
     }
 
     /// Puts the metadata where they belong before the peer is told how much room there is: the size
@@ -258,14 +274,6 @@ impl<S: Store> Resource<S> {
         usable
             && elsewhere
             && self.determine_dev_size(vol, Plan::GREETING, After::Nothing, h) == Determined::Waits
-    }
-
-    fn begin_resize(&mut self, vol: VolIx, resize: Resize, h: &mut impl Host) {
-        let Some(v) = self.vol_mut(vol) else { return };
-        debug_assert!(v.ctl.resize.is_none());
-        v.ctl.resize = Some(resize);
-        let after = self.next_turn(vol);
-        self.gate_close(vol, after, h);
     }
 
     /// The continuation of the step to come. The counter outlives the resize, so that what an

@@ -67,6 +67,7 @@ impl fmt::Display for Note {
         self.about_states(f)
             .or_else(|| self.about_disk(f))
             .or_else(|| self.about_sizes(f))
+            .or_else(|| self.about_resizing(f))
             .or_else(|| self.about_peer_sizes(f))
             .or_else(|| self.about_peer(f))
             .or_else(|| self.about_handshake(f))
@@ -212,6 +213,12 @@ impl Note {
                     wanted.0, max.0
                 )
             }
+            _ => return None,
+        })
+    }
+
+    fn about_resizing(&self, f: &mut fmt::Formatter<'_>) -> Said {
+        Some(match *self {
             Note::GrowWithoutResync => {
                 f.write_str("Resync of new storage suppressed with --assume-clean")
             }

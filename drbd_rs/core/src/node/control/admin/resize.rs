@@ -3,7 +3,7 @@
 //! `resize`: another size for the device, another ring for its activity log.
 //!
 //! ```text
-//!  checks ─▶ configured size ─▶ (another resize ends) ─▶ size determined, written ─▶ peer told ─▶ answer
+//!  checks ─▶ configured size ─▶ (another resize ends) ─▶ size written ─▶ peer told ─▶ answer
 //! ```
 //!
 //! The owner measures the lower devices first ([`Resource::disk_measured`]). The peer hears of it
