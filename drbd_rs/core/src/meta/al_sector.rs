@@ -35,7 +35,7 @@ const XOR_AT: usize = 504;
 
 /// How many sectors a log with so many slots uses, in turn.
 pub const fn sectors_for(slots: u32) -> u32 {
-    slots.saturating_add(CONTEXT - 1) / CONTEXT + 1
+    slots.div_ceil(CONTEXT).saturating_add(1)
 }
 
 /// A sector whose magic and checksum are right.
