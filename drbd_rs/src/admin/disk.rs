@@ -2,7 +2,7 @@
 
 //! What is done to the disk of a volume, other than attaching it.
 
-use drbd_core::nl::conf::{DetachParms, NewCUuidParms, StartOvParms};
+use drbd_core::nl::conf::{DetachParms, NewCUuidParms, ResizeParms, StartOvParms};
 use drbd_core::nl::{ErrCode, Mode};
 use drbd_core::node::admin::Command;
 use drbd_core::node::VolIx;
@@ -73,10 +73,19 @@ pub(super) fn new_current_uuid(call: &Call<'_>) -> Outcome {
     plain(simple(call, |vol| Command::NewCurrentUuid { vol, clear_bitmap: parms.clear_bm })?)
 }
 
-/// `resize`: the core refuses it.
+/// `resize`: with the sizes that the lower devices have by now.
 #[inline(never)]
 pub(super) fn resize(call: &Call<'_>) -> Outcome {
-    simple(call, |vol| Command::Resize { vol })
+    let device = call.device()?;
+    let vol = device.ix();
+    let resource = &device.resource;
+    if !resource.has_disk(vol) {
+        return Err(ErrCode::NoDisk.into());
+    }
+    let base = resource.inner.lock().machine.resize_base(vol);
+    let parms = optional(ResizeParms::from_attrs(base, call.attrs(), Mode::New), base)?;
+    resource.measure(vol);
+    plain(simple(call, |vol| Command::Resize { vol, parms })?)
 }
 
 /// `verify`: from where the last one ended to the end of the device, unless told otherwise.

@@ -2,15 +2,14 @@
 
 //! Memory for the core's machine: it never allocates, so its limits are set here.
 
-use drbd_core::bitmap;
 use drbd_core::nl::conf::ResourceOpts;
 use drbd_core::node::admin::AttachNeeds;
 use drbd_core::node::{self, BackingStorage, Connection, PeerDevice, Storage, VolumeStorage, PEERS};
 use drbd_core::store::{interval, slab};
-use drbd_core::units::index;
 use drbd_kapi::mem::{filled, NoIoScope};
 use kernel::prelude::*;
 
+use crate::io::measure;
 use crate::objects::resource::Machine;
 use crate::objects::store::KernelStore;
 
@@ -62,7 +61,6 @@ pub(super) fn backing(needs: &AttachNeeds) -> Result<node::Backing<KernelStore>>
     let slots = usize::try_from(needs.al_slots).map_err(|_| ENOMEM)?;
     let al = filled(slots, Default::default)?;
     let extents = filled(needs.extents, Default::default)?;
-    let words = filled(index(needs.bitmap.words), || 0u64)?;
-    let pages = filled(index(needs.bitmap.pages), || bitmap::PageFlags::EMPTY)?;
+    let (words, pages) = measure::bitmap(needs.bitmap)?;
     node::Backing::new(needs, BackingStorage { al, words, pages, extents }).ok_or(ENOMEM)
 }

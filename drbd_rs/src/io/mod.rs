@@ -4,3 +4,4 @@
 
 pub(crate) mod examine;
 pub(crate) mod jobs;
+pub(crate) mod measure;

@@ -110,7 +110,14 @@ fn one(
         pr_err!("{}: the peer's data-integrity-alg cannot be used: {:?}\n", resource.label(), e);
         return Err(End::Broken);
     }
-    let plan = resource.inner.lock().machine.payload(&header, &packet);
+    let (plan, measured) = {
+        let inner = resource.inner.lock();
+        let machine = &inner.machine;
+        (machine.payload(&header, &packet), machine.wants_measures(&header, &packet))
+    };
+    if let Some(vol) = measured {
+        resource.measure(vol);
+    }
     let payload = receive_payload(resource, socket, plan, split.payload, body, guard)?;
     resource.step(Input::Received {
         peer: PEER,

@@ -74,6 +74,7 @@ fn serve(resource: &Arc<Resource>, peer: PeerIx, up: connect::Established) {
     let Ok(sockets) = sockets else { return };
     let asender = asender::start(resource, &sockets);
     resource.inner.lock().sockets = Some(sockets.clone());
+    resource.measure_all();
     resource.step(Input::Connected {
         peer,
         apv: sockets.apv,

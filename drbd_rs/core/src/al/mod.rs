@@ -296,9 +296,12 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     }
 
     /// Like [`ActivityLog::transaction`], but also without an exchange: it then only repeats a part
-    /// of the log. For writing the whole ring anew, once for each of its blocks.
+    /// of the log. For writing the whole ring anew, once for each of its blocks, also with
+    /// `al-updates no`: what drbdmeta finds there has to be a log.
     pub fn rewrite_step(&mut self, tx: &mut Tx) -> bool {
-        self.fix(tx)
+        let fixed = self.fix(tx);
+        tx.durable |= fixed;
+        fixed
     }
 
     fn fix(&mut self, tx: &mut Tx) -> bool {

@@ -442,8 +442,14 @@ where
         true
     }
 
-    /// Makes it cover `capacity`. New bits are set if `set_new`; all of a page with new bits counts
-    /// as changed. Bits behind a smaller end are forgotten.
+    /// Whether the storage is large enough for a device of this size.
+    pub fn has_room_for(&self, capacity: Sectors) -> bool {
+        fits(capacity, &self.words, &self.flags)
+    }
+
+    /// Makes it cover `capacity`. New bits are set if `set_new`, clear if not; a page with new bits
+    /// counts as changed either way: the disk has anything there. Bits behind a smaller end are
+    /// forgotten, and the page with the new end counts as changed.
     ///
     /// # Errors
     /// Says how much storage is needed if the present one is too small; nothing has changed then.
@@ -465,6 +471,12 @@ where
         let added = BitSpan::new(BmBit(old), BmBit(self.bits().saturating_sub(1)));
         if let (true, Some(added), true) = (set_new, added, self.bits() > 0) {
             self.set(added);
+        }
+        if self.bits() != old {
+            let end = self.bits().min(old);
+            for page in end >> 15..self.page_count() {
+                self.mark(page, PageFlags::NEED_WRITEOUT);
+            }
         }
         Ok(())
     }

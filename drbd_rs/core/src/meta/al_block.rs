@@ -6,7 +6,7 @@
 //! of all slots as they were before it. Decoding is total: whatever the bytes, the answer is a
 //! block or `None`.
 //!
-//! Not here: the 512-byte sectors of 8.3, which only drbdmeta reads.
+//! Not here: the 512-byte sectors of 8.3, see [`super::al_sector`].
 
 use super::crc32c;
 use crate::store::lru::FREE;
@@ -203,7 +203,7 @@ impl ReplaySlot {
     }
 
     /// Takes news in if it is not older than what is known.
-    fn learn(&mut self, number: u32, extent: u32) {
+    pub(super) fn learn(&mut self, number: u32, extent: u32) {
         if self.number.is_none_or(|known| !is_older(number, known)) {
             self.extent = extent;
             self.number = Some(number);
@@ -212,7 +212,7 @@ impl ReplaySlot {
 }
 
 /// Whether transaction `a` was before `b`; numbers wrap.
-fn is_older(a: u32, b: u32) -> bool {
+pub(super) const fn is_older(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) >= 0x8000_0000
 }
 

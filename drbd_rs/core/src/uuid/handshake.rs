@@ -470,3 +470,6 @@ fn dry_run(plan: Plan) -> DryRun {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod policy_tests;

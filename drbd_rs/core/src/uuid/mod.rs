@@ -16,7 +16,7 @@ mod rotate;
 mod split_brain;
 
 pub use decide::{decide, DecideContext, Decision, Node, Rule, Verdict};
-pub use explain::{explain, Explanation};
+pub use explain::{explain, first_line, Explanation};
 pub use handshake::{
     handshake, DryRun, Handshake, HandshakeContext, Helper, HelperSet, Local, Notes, Outcome,
     RefusedBecause, Remote, RrConflict, Sync,

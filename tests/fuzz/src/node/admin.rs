@@ -9,7 +9,7 @@ use drbd_core::bitmap::PageFlags;
 use drbd_core::meta::layout::{Devices as Sizes, Kind, Striping};
 use drbd_core::meta::superblock::{Flags, MAGIC_08};
 use drbd_core::meta::{Layout, Superblock};
-use drbd_core::nl::conf::DiskConf;
+use drbd_core::nl::conf::{DiskConf, ResizeParms};
 use drbd_core::node::admin::{attach_needs, BackingLimits, Command, Devices};
 use drbd_core::node::{Backing, BackingStorage, OpId, PeerDevice, VolIx, VolumeStorage, PEER};
 use drbd_core::store::{interval, lru};
@@ -77,7 +77,7 @@ pub fn command(w: &mut World, c: &mut Cursor<'_>) {
             vol,
             clear_bitmap: force,
         },
-        19 => Command::Resize { vol },
+        19 => return resize(w, vol, c),
         20 => Command::Verify {
             vol,
             start: Sector(u64::from(c.u8()) << (c.u8() & 63)),
@@ -86,6 +86,33 @@ pub fn command(w: &mut World, c: &mut Cursor<'_>) {
         _ => return cancel(w, c),
     };
     w.order(command);
+}
+
+/// `resize`, perhaps after the device below has grown.
+fn resize(w: &mut World, vol: VolIx, c: &mut Cursor<'_>) {
+    let bits = c.u8();
+    let Some(Some(place)) = w.places.get_mut(usize::from(vol.0)) else {
+        return;
+    };
+    place.moves = true;
+    if bits & 1 != 0 {
+        place.size += (1 + u64::from(c.u8())) << 8;
+    }
+    w.measure(vol);
+    let base = w.res.resize_base(vol);
+    let ring = bits & 8 != 0;
+    let parms = ResizeParms {
+        resize_size: u64::from(c.u16()) * u64::from(bits & 2) * 8,
+        resize_force: bits & 4 != 0,
+        no_resync: bits & 16 != 0,
+        al_stripes: if ring { c.u8().into() } else { base.al_stripes },
+        al_stripe_size: if ring {
+            c.u16().into()
+        } else {
+            base.al_stripe_size
+        },
+    };
+    w.order(Command::Resize { vol, parms });
 }
 
 /// The waiter of a request is killed.
@@ -191,6 +218,8 @@ fn disk(w: &mut World, vol: VolIx, c: &mut Cursor<'_>) {
     w.places[ix] = Some(Place {
         data,
         end: l.last_sector().0 + 1,
+        size: size.0,
+        moves: false,
     });
     let refused = w.call(|res, host| res.attach(OpId(op), vol, backing, host).err());
     if refused.is_some() {

@@ -182,7 +182,8 @@ impl World {
         let place = place.unwrap_or_else(|| panic!("{op:?} without a disk"));
         assert!(!self.drops.contains(&vol), "{op:?} on a disk that goes");
         let end = range.start.0.checked_add(range.len.0).expect("an end");
-        assert!(end <= place.data, "{op:?} {range:?} in {place:?}");
+        let limit = if place.moves { place.size } else { place.data };
+        assert!(end <= limit, "{op:?} {range:?} in {place:?}");
         assert_eq!(range.len.0 == 0, op == LocalOp::Flush, "{op:?} {range:?}");
         let bytes = match data {
             Data::None | Data::Fresh => None,
@@ -222,8 +223,12 @@ impl World {
         let place = place.unwrap_or_else(|| panic!("{op:?} without a disk"));
         assert!(!self.drops.contains(&vol), "{op:?} on a disk that goes");
         let end = sector.0 + u64::from(bytes / 512);
+        let (first, limit) = match place.moves {
+            false => (place.data, place.end),
+            true => (0, place.size),
+        };
         assert!(
-            sector.0 >= place.data && end <= place.end && (512..=4096).contains(&bytes),
+            sector.0 >= first && end <= limit && (512..=4096).contains(&bytes),
             "{op:?} at {sector:?}, {bytes} bytes, in {place:?}"
         );
         let mut page = [0x5a; 4096];

@@ -3,13 +3,14 @@
 //! What disks, sockets, helpers and threads do, as soon as the bytes say so.
 
 use super::world::{Asked, Link, World};
-use super::{buffer, sock};
+use super::{buffer, sock, VOLUMES};
+use drbd_core::bitmap::PageFlags;
 use drbd_core::digest::Digest;
 use drbd_core::node::{
     AppId, BufId, Data, Examine, Examined, Input, IoError, LocalOp, Lost, MetaOp, Payload,
-    PayloadPlan, ReceiverWish, PEER,
+    PayloadPlan, ReceiverWish, VolIx, PEER,
 };
-use drbd_core::units::Vnr;
+use drbd_core::units::{Sectors, Vnr};
 use drbd_core::wire::{Command, Header, Packet, Socket, BUFFER_SIZE};
 
 /// The digest that both sides find, if they find the same.
@@ -190,6 +191,9 @@ impl World {
             return None;
         };
         let plan = self.res.payload(&header, &packet);
+        if let Some(vol) = self.res.wants_measures(&header, &packet) {
+            self.measure(vol);
+        }
         let (mut buf, mut body) = (None, &[][..]);
         let more = bytes.get(end..).unwrap_or(&[]);
         match plan {
@@ -226,6 +230,19 @@ impl World {
         Some(end + body.len())
     }
 
+    /// The machine hears how large a disk is by now.
+    pub(super) fn measure(&mut self, vol: VolIx) {
+        let Some(Some(place)) = self.places.get(usize::from(vol.0)) else {
+            return;
+        };
+        let size = Sectors(place.size);
+        if let Some(need) = self.res.disk_measured(vol, size, size) {
+            let words = vec![0; need.words as usize];
+            let pages = vec![PageFlags::EMPTY; need.pages as usize];
+            drop(self.res.give_bitmap(vol, words, pages));
+        }
+    }
+
     /// Two sockets stand, if somebody wants them.
     pub(super) fn connected(&mut self, apv: u32, features: u32, arbiter: bool) {
         let wanted = self.res.receiver_wish(PEER) == ReceiverWish::Run;
@@ -237,6 +254,7 @@ impl World {
             features,
             closing: false,
         });
+        (0..VOLUMES).for_each(|vol| self.measure(VolIx(vol)));
         self.step(Input::Connected {
             peer: PEER,
             apv,

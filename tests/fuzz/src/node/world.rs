@@ -95,6 +95,10 @@ pub struct Place {
     pub data: u64,
     /// First sector behind the metadata.
     pub end: u64,
+    /// Sectors of the device.
+    pub size: u64,
+    /// The metadata may be elsewhere by now: a `resize` was asked for.
+    pub moves: bool,
 }
 
 /// The owner of a machine.

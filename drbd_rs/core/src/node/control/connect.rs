@@ -18,6 +18,9 @@ use super::super::{After, Resource, Store, Violation, PEER};
 use super::after_change::ROOM;
 use super::{admin, Agreed, Flags, Next, Phase, StateChange};
 
+/// What the C driver takes a peer for before it has said anything; `resize` looks at it.
+const GUESSED_APV: u32 = 80;
+
 /// How far the clean-up after a lost connection is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Quieting {
@@ -73,6 +76,7 @@ impl<S: Store> Resource<S> {
     pub(super) fn start_receiver(&mut self, peer: PeerIx, h: &mut impl Host) {
         if let Some(c) = self.conn_mut(peer) {
             c.ctl.phase = Phase::Connecting;
+            c.ctl.last_apv = GUESSED_APV;
         }
         h.emit(Effect::StartReceiver { peer });
         self.log_peer(Note::ReceiverStarts, h);
@@ -93,6 +97,7 @@ impl<S: Store> Resource<S> {
         }
         c.ctl.phase = Phase::Up;
         c.ctl.agreed = Some(agreed);
+        c.ctl.last_apv = agreed.apv;
         c.ctl.ping.start(now);
         c.ctl.peer_integrity = Name64::EMPTY;
         c.ctl.dry_run = false;
@@ -134,6 +139,9 @@ impl<S: Store> Resource<S> {
         };
         let next = (cursor..self.volume_slots()).find(|ix| self.vol(VolIx(*ix)).is_some());
         if let Some(ix) = next {
+            if self.relocates(VolIx(ix), h) {
+                return false;
+            }
             self.greet_volume(VolIx(ix), h);
             if let Some(c) = self.conn_mut(peer) {
                 c.ctl.greeting = Some(Some(ix.saturating_add(1)));
@@ -366,6 +374,9 @@ impl<S: Store> Resource<S> {
         }
         if let Some(c) = self.conn_mut(peer) {
             c.ctl.phase = phase;
+            if phase == Phase::Connecting {
+                c.ctl.last_apv = GUESSED_APV;
+            }
         }
         if phase == Phase::Connecting {
             self.wait_for_connection(peer, h);

@@ -88,6 +88,10 @@ pub struct Disk {
     pub(crate) la_peer_max_bio: u32,
     /// What the backing device can do.
     pub(crate) limits: BackingLimits,
+    /// Bitmap and activity log on disk are not to be trusted: they are being moved.
+    pub(crate) moving: bool,
+    /// Capacity of the backing device when the peer was last told of it.
+    pub(crate) known: Sectors,
     /// What own and peer's disk would be without a peer, while the handshake decides.
     pub(crate) decided: Option<(DiskState, DiskState)>,
 }
@@ -131,6 +135,8 @@ impl Disk {
                 .la_peer_max_bio_size
                 .max(crate::limits::MAX_BIO_SIZE_SAFE),
             limits,
+            moving: false,
+            known: devices.backing,
             decided: None,
         }
     }
@@ -138,11 +144,17 @@ impl Disk {
     /// The superblock to be written.
     pub(crate) fn superblock(&self) -> Superblock {
         let [younger, older] = self.uuids.history;
+        let flags = Md(self.flags);
+        let flags = if self.moving {
+            flags.with(Md::FULL_SYNC).with(Md::AL_DISABLED)
+        } else {
+            flags
+        };
         Superblock {
             la_size: self.la_size,
             uuid: [self.uuids.current, self.uuids.bitmap, younger, older],
             device_uuid: self.device_uuid,
-            flags: Md(self.flags),
+            flags,
             magic: 0,
             md_size: self.layout.md_size,
             al_offset: self.layout.al_offset,
@@ -315,8 +327,9 @@ impl<S: Store> Resource<S> {
         v.ctl.was_io_error = false;
         v.ctl.was_read_error = false;
         v.ctl.force_detach = false;
-        v.ctl.resize = None;
+        v.ctl.resize_pending = false;
         v.ctl.dropped = true;
+        self.resize_abandoned(vol, h);
         h.emit(Effect::DropBacking { vol });
         self.reconsider_limits(vol, h);
     }

@@ -85,6 +85,8 @@ pub enum Next {
     Resize {
         /// Of which volume.
         vol: VolIx,
+        /// Which of its steps; an older one is over already.
+        turn: u32,
     },
     /// The device has the size that the peer's SIZES led to.
     SizesSettled {
@@ -175,6 +177,9 @@ pub(crate) struct ConnectionControl {
     pub(crate) phase: Phase,
     /// Set from `Connected` until the sockets are closed.
     pub(crate) agreed: Option<Agreed>,
+    /// The version that was agreed on last; 80, the C driver's first guess, while a connection is
+    /// being made; 0 before the first one.
+    pub(crate) last_apv: u32,
     /// The first packets are outstanding: of all (`Some(None)`), or of the volumes from this one.
     pub(crate) greeting: Option<Option<u16>>,
     /// Volumes from this one on have to send their SYNC_PARAM again.
@@ -243,6 +248,11 @@ pub(crate) struct VolumeControl {
     pub(crate) drop_due: bool,
     /// A new size is being written.
     pub(crate) resize: Option<size::Resize>,
+    /// Counts the steps of all changes of size.
+    pub(crate) resize_turn: u32,
+    /// This node's `resize` made the device larger; the peer's answer is outstanding
+    /// (RESIZE_PENDING).
+    pub(crate) resize_pending: bool,
     /// The last change of size made the device larger.
     pub(crate) grew: bool,
     /// What is left to do about a SIZES packet.
@@ -290,6 +300,7 @@ impl ConnectionControl {
             cstate: Conn::StandAlone,
             phase: Phase::None,
             agreed: None,
+            last_apv: 0,
             greeting: None,
             params_due: None,
             ping: Ping::new(),
@@ -330,6 +341,8 @@ impl VolumeControl {
             drop_due: false,
             deleted: false,
             resize: None,
+            resize_turn: 0,
+            resize_pending: false,
             grew: false,
             sizes_rest: None,
             after: after_change::Queue::EMPTY,

@@ -5,15 +5,15 @@
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::Role;
-use crate::units::Sectors;
+use crate::units::{Sectors, Vnr};
 use crate::wire::state::dds_flag;
-use crate::wire::Sizes;
+use crate::wire::{Header, Packet, Sizes};
 
 use super::super::io::{Effect, Host, VolIx};
 use super::super::note::Note;
 use super::super::resync::Side;
 use super::super::{After, Resource, Store, Violation, PEER};
-use super::size::Determined;
+use super::size::{Determined, Plan, Unsized};
 use super::{Flags, Next, StateChange};
 
 /// What is left to do about a SIZES packet once the device has its size.
@@ -21,9 +21,25 @@ use super::{Flags, Next, StateChange};
 pub(crate) struct SizesRest {
     c_size: Sectors,
     dds_flags: u16,
+    /// The own backing device has another size than the peer knows.
+    disk_changed: bool,
+}
+
+const fn tells_sizes(packet: &Packet) -> bool {
+    matches!(packet, Packet::Sizes(_))
 }
 
 impl<S: Store> Resource<S> {
+    /// Whether the owner has to measure the lower devices of a volume
+    /// ([`Resource::disk_measured`]) before it hands in this packet: the peer's sizes are compared
+    /// with what the own devices have by then. In the first exchange that is what the peer was told
+    /// a moment ago, and must not change any more.
+    pub fn wants_measures(&self, header: &Header, packet: &Packet) -> Option<VolIx> {
+        let vol = self.vol_by_vnr(Vnr(header.volume.0))?;
+        self.disk(vol).filter(|_| tells_sizes(packet))?;
+        (self.state(vol).conn > Conn::WFReportParams).then_some(vol)
+    }
+
     pub(super) fn recv_sizes(
         &mut self,
         vol: VolIx,
@@ -58,9 +74,14 @@ impl<S: Store> Resource<S> {
             }
         }
         self.reconsider_limits(vol, h);
+        let disk_changed = self.disk_mut(vol).is_some_and(|d| {
+            let now = d.devices.backing;
+            core::mem::replace(&mut d.known, now) != now
+        });
         let rest = SizesRest {
             c_size: Sectors(p.c_size),
             dds_flags: p.dds_flags,
+            disk_changed: attached && disk_changed,
         };
         if !attached {
             return self.accept_diskless(vol, &p, rest, h);
@@ -68,15 +89,19 @@ impl<S: Store> Resource<S> {
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.sizes_rest = Some(rest);
         }
-        let forced = p.dds_flags & dds_flag::FORCED != 0;
+        let plan = Plan {
+            forced: p.dds_flags & dds_flag::FORCED != 0,
+            no_resync: p.dds_flags & dds_flag::NO_RESYNC != 0,
+            in_place: self.state(vol).conn <= Conn::WFReportParams,
+            ..Plan::default()
+        };
         let then = After::Control(Next::SizesSettled { vol });
-        match self.determine_dev_size(vol, forced, then, h) {
-            Determined::Unchanged => self.sizes_settled(vol, true, h),
+        match self.determine_dev_size(vol, plan, then, h) {
+            Determined::Unchanged => self.sizes_settled(vol, h),
             Determined::Waits => {}
-            Determined::Failed => {
-                self.log(vol, Note::Unexpected("bitmap too small"), h);
-                self.refuse_peer(PEER, h);
-            }
+            Determined::Failed(Unsized::Bitmap) => self.refuse_peer(PEER, h),
+            // The device stays as it is, and the peer is told so.
+            Determined::Failed(Unsized::NoFit | Unsized::Shrink) => self.sizes_settled(vol, h),
         }
         Ok(())
     }
@@ -98,7 +123,7 @@ impl<S: Store> Resource<S> {
             (own, peer) => own.min(peer),
         };
         let u = Sectors(u);
-        let (now, _) = self.new_dev_size(vol, u, false);
+        let (now, _) = self.new_dev_size(vol, u);
         let joining = state.conn < Conn::Connected || state.pdsk == Disk::Diskless;
         if now < device && state.disk >= Disk::Outdated && joining {
             self.log(vol, Note::PeerDiskTooSmall { now, device }, h);
@@ -160,29 +185,27 @@ impl<S: Store> Resource<S> {
             }
             Some(peer) => self.set_capacity(vol, peer, h),
         }
-        self.sizes_settled(vol, true, h);
+        self.sizes_settled(vol, h);
         Ok(())
     }
 
-    /// The device has its size: answer, and synchronise what is new.
-    pub(super) fn sizes_settled(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+    /// The device has its size, or its disk was lost on the way: answer, and synchronise what is
+    /// new.
+    pub(super) fn sizes_settled(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
         let Some(rest) = v.ctl.sizes_rest.take() else {
             return;
         };
         let grew = core::mem::take(&mut v.ctl.grew);
-        if !ok {
-            self.refuse_peer(PEER, h);
-            return;
-        }
         if v.state.conn <= Conn::WFReportParams {
             return;
         }
         let connected = v.state.conn == Conn::Connected;
-        if rest.c_size != v.size {
+        let pending = core::mem::take(&mut v.ctl.resize_pending);
+        if rest.c_size != v.size || rest.disk_changed {
             self.send_sizes(vol, rest.dds_flags, h);
         }
-        if grew && connected {
+        if pending || (grew && connected) {
             if !self.both_disks(vol) {
                 if let Some(v) = self.vol_mut(vol) {
                     v.ctl.resync_after_neg = true;

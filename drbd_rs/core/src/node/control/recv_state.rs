@@ -9,8 +9,8 @@ use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::{Ss, State};
 use crate::uuid::{
-    handshake, AfterSb, DecideContext, HandshakeContext, Helper, Local, Notes, Outcome, Policies,
-    RefusedBecause, Remote, RrConflict, Sync,
+    first_line, handshake, AfterSb, DecideContext, DryRun, Handshake, HandshakeContext, Helper,
+    Local, Outcome, Policies, RefusedBecause, Remote, RrConflict,
 };
 use crate::wire;
 
@@ -313,11 +313,7 @@ impl<S: Store> Resource<S> {
             ctx.demoted = Some(code == Ss::Success);
             result = handshake(&own, &remote, &ctx);
         }
-        let note = Note::Compared {
-            result: result.decision.verdict.number(),
-            rule: u32::from(result.decision.rule.0),
-        };
-        self.log(vol, note, h);
+        self.log_rule(vol, &result, h);
         if let Some(fix) = result.decision.own_fix {
             self.change_uuids(vol, "corrected UUIDs to", h, |set, _| *set = fix);
         }
@@ -330,21 +326,16 @@ impl<S: Store> Resource<S> {
         for helper in result.helpers.iter() {
             self.tell_helper(command_of(helper), Some(vol), h);
         }
+        self.log_notes(vol, &result, h);
         match result.outcome {
-            Outcome::Go(sync) => {
-                self.log_handshake(vol, result.notes, sync, h);
-                if sync.full {
-                    Decided::Prepare(sync.conn)
-                } else {
-                    Decided::Conn(sync.conn)
-                }
+            Outcome::Go(sync) if sync.full => {
+                let why = "full sync required after drbd_sync_handshake.";
+                self.log(vol, Note::WritingBitmap(why), h);
+                Decided::Prepare(sync.conn)
             }
-            Outcome::Refuse(why) => {
-                self.log_refusal(vol, why, result.decision.verdict.number(), h);
-                Decided::Refused
-            }
+            Outcome::Go(sync) => Decided::Conn(sync.conn),
             // It does not ask twice.
-            Outcome::TryDemote => Decided::Refused,
+            Outcome::Refuse(_) | Outcome::TryDemote => Decided::Refused,
         }
     }
 
@@ -397,44 +388,77 @@ impl<S: Store> Resource<S> {
         Some((own, remote, ctx))
     }
 
-    fn log_handshake(&mut self, vol: VolIx, notes: Notes, sync: Sync, h: &mut impl Host) {
-        let source = sync.conn == Conn::WFBitMapS;
-        if notes.by_disk_states {
-            self.log(vol, Note::ByDiskStates { source }, h);
+    /// What the comparison gave, and what that means. Where nothing follows, nothing is explained.
+    fn log_rule(&mut self, vol: VolIx, result: &Handshake, h: &mut impl Host) {
+        let (rule, verdict) = (result.decision.rule, result.decision.verdict);
+        let line = first_line(rule, verdict);
+        if !line.is_empty() {
+            self.log(vol, Note::RuleSays(line), h);
         }
-        if let Some(primaries) = notes.solved_by_policy {
-            let note = Note::SplitBrainSolved {
-                primaries: u32::from(primaries),
-                source,
-                full: notes.full_as_ambiguous,
+        let note = Note::Compared {
+            result: verdict.number(),
+            rule: u32::from(rule.0),
+        };
+        self.log(vol, note, h);
+        let connected = matches!(result.outcome, Outcome::Go(s) if s.conn == Conn::Connected);
+        if !connected {
+            let note = Note::RuleMeans {
+                rule,
+                verdict,
+                outcome: result.outcome,
             };
             self.log(vol, note, h);
         }
-        if notes.solved_by_hand {
-            self.log(vol, Note::SplitBrainManual { source }, h);
-        }
-        if notes.violates_stable_data {
-            self.log(vol, Note::PrimaryWouldLose { anyway: true }, h);
-        }
-        let weight = self.vol(vol).and_then(|v| v.backing.as_ref());
-        let weight = weight.map_or(0, |b| b.bitmap.weight());
-        if sync.conn == Conn::Connected && weight != 0 {
-            self.log(vol, Note::BitsWithoutResync(weight), h);
-        }
     }
 
-    fn log_refusal(&mut self, vol: VolIx, why: RefusedBecause, number: i32, h: &mut impl Host) {
-        let note = match why {
-            RefusedBecause::UnrelatedData => Note::Unrelated,
-            RefusedBecause::NeedsProtocol(apv) | RefusedBecause::NeedsFeatures { apv, .. } => {
-                Note::NeedsProtocol(apv)
-            }
-            RefusedBecause::SplitBrain => Note::SplitBrain,
-            RefusedBecause::SourceInconsistent => Note::NoSourceWithoutData,
-            RefusedBecause::TargetIsPrimary => Note::PrimaryWouldLose { anyway: false },
-            RefusedBecause::DryRun(_) => Note::DryRun { result: number },
+    /// How the comparison led to the outcome.
+    fn log_notes(&mut self, vol: VolIx, result: &Handshake, h: &mut impl Host) {
+        let notes = result.notes;
+        let source = match result.outcome {
+            Outcome::Go(sync) => sync.conn == Conn::WFBitMapS,
+            Outcome::Refuse(RefusedBecause::SourceInconsistent) => true,
+            Outcome::Refuse(RefusedBecause::DryRun(dry)) => matches!(dry, DryRun::Source { .. }),
+            Outcome::Refuse(_) | Outcome::TryDemote => false,
         };
-        self.log(vol, note, h);
+        let mut say = |wanted: bool, note: Note| {
+            if wanted {
+                self.log(vol, note, h);
+            }
+        };
+        say(notes.by_disk_states, Note::ByDiskStates { source });
+        say(notes.config_error, Note::PolicyMisfits);
+        say(notes.used_least_changes, Note::UsingLeastChanges);
+        say(notes.gave_up_primary, Note::GaveUpPrimary);
+        let primaries = notes.solved_by_policy.map_or(0, u32::from);
+        let solved = Note::SplitBrainSolved { primaries, source };
+        say(notes.solved_by_policy.is_some(), solved);
+        say(notes.full_as_ambiguous, Note::FullSyncAmbiguous);
+        say(notes.solved_by_hand, Note::SplitBrainManual { source });
+        let anyway = Note::PrimaryWouldLose { anyway: true };
+        say(notes.violates_stable_data, anyway);
+        match result.outcome {
+            Outcome::Go(sync) => {
+                let weight = self.vol(vol).and_then(|v| v.backing.as_ref());
+                let weight = weight.map_or(0, |b| b.bitmap.weight());
+                if sync.conn == Conn::Connected && weight != 0 {
+                    self.log(vol, Note::BitsWithoutResync(weight), h);
+                }
+            }
+            Outcome::Refuse(why) => self.log(vol, refusal(why), h),
+            Outcome::TryDemote => {}
+        }
+    }
+}
+
+const fn refusal(why: RefusedBecause) -> Note {
+    match why {
+        RefusedBecause::UnrelatedData => Note::Unrelated,
+        RefusedBecause::NeedsProtocol(apv) => Note::NeedsProtocol(apv),
+        RefusedBecause::NeedsFeatures { apv, features } => Note::NeedsFeatures { apv, features },
+        RefusedBecause::SplitBrain => Note::SplitBrain,
+        RefusedBecause::SourceInconsistent => Note::NoSourceWithoutData,
+        RefusedBecause::TargetIsPrimary => Note::PrimaryWouldLose { anyway: false },
+        RefusedBecause::DryRun(dry) => Note::DryRun(dry),
     }
 }
 

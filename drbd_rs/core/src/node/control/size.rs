@@ -2,11 +2,24 @@
 
 //! How large the device is (algorithms.md §10), and the writes that a new size needs.
 //!
-//! A size that differs from the one on disk goes through four steps, each durable before the next:
-//! the superblock says that the bitmap is not to be trusted; the bitmap; the superblock with the
-//! new size; then the device has it. Meanwhile no application I/O is admitted and the receiver
-//! waits.
+//! ```text
+//!  gate ─▶ metadata held ─▶ superblock "do not trust" ─▶ ring ─▶ bitmap ─▶ superblock ─▶ device
+//! ```
+//!
+//! A size, a place of the metadata or a ring that differs from what is on disk goes through these
+//! steps, each durable before the next; all of it is written from memory, nothing is copied. The
+//! first superblock lies in the new place already and says that bitmap and log are not to be
+//! trusted: whatever a crash leaves behind it, the next attach begins with a full resync, and
+//! before it the old metadata are untouched. The device has a new size only when all is stored.
+//! Meanwhile no application I/O is admitted and the receiver waits.
+//!
+//! The C driver works the place of the metadata out anew whenever it looks at the size, and so does
+//! this: a backing device that grew has its internal metadata moved to the new end even if the
+//! device keeps its size, since drbdmeta looks for them there. Only attaching takes them where
+//! drbdmeta has found them a moment before.
 
+use crate::meta::layout::{Kind, Striping};
+use crate::meta::Layout;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::units::Sectors;
@@ -15,20 +28,26 @@ use super::super::io::{Effect, Host, VolIx};
 use super::super::note::Note;
 use super::super::request::Pages;
 use super::super::{After, Resource, Store};
-use super::Next;
-
-use crate::meta::superblock::Flags as Md;
+use super::{IoErrorKind, Next};
 
 /// A change of size under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resize {
     step: Step,
+    /// Which of the continuations is awaited; older ones mean nothing.
+    turn: u32,
     /// The size to come.
     size: Sectors,
-    /// Flags of the superblock to be restored.
-    flags: u32,
+    /// Where the metadata will be.
+    layout: Layout,
+    /// They are somewhere else now.
+    moved: bool,
+    /// New bits count as out of sync.
+    set_new: bool,
+    /// Another ring was asked for.
+    new_ring: bool,
     /// The device grew.
-    pub(super) grew: bool,
+    grew: bool,
     /// What goes on afterwards.
     then: After,
 }
@@ -36,36 +55,88 @@ pub(crate) struct Resize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Gate,
+    Hold,
     Flagged,
+    Ring,
     Bitmap,
     Stored,
+}
+
+/// How the size is to be determined.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Plan {
+    /// The peer is assumed to have room (`DDSF_FORCED`).
+    pub(super) forced: bool,
+    /// New bits stay clear (`DDSF_NO_RESYNC`).
+    pub(super) no_resync: bool,
+    /// The metadata stay where the superblock says.
+    pub(super) in_place: bool,
+    /// The device keeps its size, whatever there is room for.
+    pub(super) keep_size: bool,
+    /// Another ring for the activity log.
+    pub(super) striping: Option<Striping>,
+}
+
+impl Plan {
+    /// For a disk that is being attached.
+    pub(super) const ATTACH: Plan = Plan {
+        forced: false,
+        no_resync: false,
+        in_place: true,
+        keep_size: false,
+        striping: None,
+    };
+
+    /// For a connection that begins.
+    const GREETING: Plan = Plan {
+        in_place: false,
+        keep_size: true,
+        ..Plan::ATTACH
+    };
+}
+
+/// Why a size is not taken. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsized {
+    /// There is no memory, or no room on disk, for the bitmap of that size.
+    Bitmap,
+    /// What was asked for does not fit behind the new metadata.
+    NoFit,
+    /// The device would shrink without having been told to.
+    Shrink,
 }
 
 /// What determining the size came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Determined {
-    /// Nothing changed.
+    /// Nothing had to be written.
     Unchanged,
     /// The writes are under way.
     Waits,
-    /// There is no room for the bitmap of that size.
-    Failed,
+    /// No.
+    Failed(Unsized),
 }
 
 impl<S: Store> Resource<S> {
-    /// The size that own disk, peer's disk, last agreement and `configured` size lead to.
-    /// `forced`: the peer is assumed to have room.
-    pub(super) fn new_dev_size(
+    /// The size that own disk, with metadata in `layout`, peer's disk, last agreement and
+    /// `configured` size lead to. `forced`: the peer is assumed to have room.
+    fn size_with(
         &self,
         vol: VolIx,
+        layout: Option<Layout>,
         configured: Sectors,
         forced: bool,
     ) -> (Sectors, Option<Note>) {
         let Some(v) = self.vol(vol) else {
             return (Sectors(0), None);
         };
-        let own = v.backing.as_ref().map_or(Sectors(0), |b| b.disk.max_size());
-        let agreed = v.backing.as_ref().map_or(Sectors(0), |b| b.disk.la_size);
+        let disk = v.backing.as_ref().map(|b| &b.disk);
+        let own = disk.map_or(Sectors(0), |d| {
+            layout
+                .unwrap_or(d.layout)
+                .max_data_sectors(d.devices.backing)
+        });
+        let agreed = disk.map_or(Sectors(0), |d| d.la_size);
         let mut peer = v.peers.first().map_or(Sectors(0), |p| p.ctl.size);
         if v.state.conn < Conn::Connected && forced {
             peer = own;
@@ -73,94 +144,257 @@ impl<S: Store> Resource<S> {
         dev_size(own, peer, agreed, configured)
     }
 
+    /// As things are, with this configured size.
+    pub(super) fn new_dev_size(&self, vol: VolIx, configured: Sectors) -> (Sectors, Option<Note>) {
+        self.size_with(vol, None, configured, false)
+    }
+
     /// Brings the device to the size it should have now.
     pub(super) fn determine_dev_size(
         &mut self,
         vol: VolIx,
-        forced: bool,
+        plan: Plan,
         then: After,
         h: &mut impl Host,
     ) -> Determined {
-        let Some(conf) = self.disk(vol).map(|d| Sectors(d.conf.disk_size)) else {
+        let Some(d) = self.disk(vol) else {
             return Determined::Unchanged;
         };
-        let (size, note) = self.new_dev_size(vol, conf, forced);
+        let (old, devices, before) = (d.layout, d.devices, d.la_size);
+        let conf = Sectors(d.conf.disk_size);
+        let striping = plan.striping.unwrap_or(old.striping);
+        let layout = if plan.in_place {
+            old
+        } else {
+            match Layout::compute(old.kind, devices, striping) {
+                Some(layout) => layout,
+                None => return Determined::Failed(Unsized::NoFit),
+            }
+        };
+        if plan.forced && self.state(vol).conn < Conn::Connected {
+            self.log(vol, Note::ForcedResize, h);
+        }
+        let (size, note) = if plan.keep_size && before.0 != 0 {
+            (before.min(layout.max_data_sectors(devices.backing)), None)
+        } else {
+            self.size_with(vol, Some(layout), conf, plan.forced)
+        };
         if let Some(note) = note {
             self.log(vol, note, h);
         }
+        if size.0 == 0 && before.0 != 0 {
+            return Determined::Failed(Unsized::NoFit);
+        }
+        if size < before {
+            if plan.striping.is_some() && conf.0 == 0 {
+                self.log(vol, Note::ShrinkNeedsSize(size), h);
+                return Determined::Failed(Unsized::Shrink);
+            }
+            if conf > size {
+                return Determined::Failed(Unsized::NoFit);
+            }
+        }
+        let resize = Resize {
+            step: Step::Gate,
+            turn: 0,
+            size,
+            layout,
+            moved: layout.superblock != old.superblock || layout.md_size != old.md_size,
+            set_new: !plan.no_resync,
+            new_ring: plan.striping.is_some(),
+            grew: size > before && before.0 != 0,
+            then,
+        };
+        self.take_size(vol, resize, before, h)
+    }
+
+    /// Checks that the bitmap has room for the size, and begins to write whatever is new.
+    fn take_size(
+        &mut self,
+        vol: VolIx,
+        r: Resize,
+        before: Sectors,
+        h: &mut impl Host,
+    ) -> Determined {
+        let size = r.size;
         let Some(v) = self.vol_mut(vol) else {
             return Determined::Unchanged;
         };
         let Some(b) = v.backing.as_mut() else {
             return Determined::Unchanged;
         };
-        let before = b.disk.la_size;
-        if b.bitmap.capacity() != size && b.bitmap.resize(size, true).is_err() {
-            return Determined::Failed;
+        // A sector of the bitmap holds 4096 bits.
+        let on_disk = r.layout.bitmap_sectors().0.saturating_mul(4096);
+        if size.bits() > on_disk || !b.bitmap.has_room_for(size) {
+            self.log(vol, Note::BitmapTooSmall { size }, h);
+            return Determined::Failed(Unsized::Bitmap);
         }
+        if size != before || r.moved || r.new_ring {
+            self.begin_resize(vol, r, h);
+            return Determined::Waits;
+        }
+        // With the room that was just found this succeeds.
+        let fits = b.bitmap.capacity() == size || b.bitmap.resize(size, true).is_ok();
+        debug_assert!(fits);
         let bits = b.bitmap.bits();
-        if size == before {
-            if v.size != size {
-                self.set_capacity(vol, size, h);
-                let note = Note::BitmapSized {
-                    capacity: size,
-                    bits,
-                };
-                self.log(vol, note, h);
-            }
-            return Determined::Unchanged;
+        if v.size != size {
+            self.set_capacity(vol, size, h);
+            let capacity = size;
+            self.log(vol, Note::BitmapSized { capacity, bits }, h);
         }
-        v.ctl.resize = Some(Resize {
-            step: Step::Gate,
-            size,
-            flags: b.disk.flags,
-            grew: size > before && before.0 != 0,
-            then,
+        Determined::Unchanged
+    }
+
+    fn begin_resize(&mut self, vol: VolIx, resize: Resize, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        debug_assert!(v.ctl.resize.is_none());
+        v.ctl.resize = Some(resize);
+        let after = self.next_turn(vol);
+        self.gate_close(vol, after, h);
+    }
+
+    /// Puts the metadata where they belong before the peer is told how much room there is: the size
+    /// that both nodes work out from what they tell each other has to be the same one. (The C
+    /// driver does this when it hears of the peer's sizes, and may so arrive at another size than
+    /// its peer.) True: that takes a while, ask again.
+    pub(super) fn relocates(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        let Some(v) = self.vol(vol) else { return false };
+        if v.ctl.resize.is_some() {
+            return true;
+        }
+        // A backing device that shrank below its data is left alone: what was there is lost, and
+        // metadata at its end would only hide that.
+        let elsewhere = v.backing.as_ref().is_some_and(|b| {
+            let (l, devices) = (b.disk.layout, b.disk.devices);
+            let here = Layout::compute(l.kind, devices, l.striping);
+            let fits = |here: &Layout| here.max_data_sectors(devices.backing) >= b.disk.la_size;
+            here.is_some_and(|here| here != l && fits(&here))
         });
-        self.log(vol, Note::SizeNow(size), h);
-        self.gate_close(vol, After::Control(Next::Resize { vol }), h);
-        Determined::Waits
+        let usable = v.state.disk >= Disk::Inconsistent;
+        usable
+            && elsewhere
+            && self.determine_dev_size(vol, Plan::GREETING, After::Nothing, h) == Determined::Waits
+    }
+
+    /// The continuation of the step to come. The counter outlives the resize, so that what an
+    /// abandoned one left behind moves no other one on.
+    fn next_turn(&mut self, vol: VolIx) -> After {
+        let Some(v) = self.vol_mut(vol) else {
+            return After::Nothing;
+        };
+        v.ctl.resize_turn = v.ctl.resize_turn.wrapping_add(1);
+        let turn = v.ctl.resize_turn;
+        if let Some(r) = v.ctl.resize.as_mut() {
+            r.turn = turn;
+        }
+        After::Control(Next::Resize { vol, turn })
     }
 
     /// The next step of a change of size.
-    pub(super) fn resize_goes_on(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
-        let again = After::Control(Next::Resize { vol });
-        let Some(v) = self.vol_mut(vol) else { return };
-        let Some(r) = v.ctl.resize.as_mut() else {
+    pub(super) fn resize_goes_on(&mut self, vol: VolIx, turn: u32, ok: bool, h: &mut impl Host) {
+        let Some(v) = self.vol(vol) else { return };
+        let Some(r) = v.ctl.resize.filter(|r| r.turn == turn) else {
             return;
         };
-        let Some(b) = v.backing.as_mut().filter(|_| ok) else {
-            let then = r.then;
+        if !ok && r.step == Step::Gate {
+            // The gate was not closed.
+            let Some(v) = self.vol_mut(vol) else { return };
             v.ctl.resize = None;
-            self.gate_open(vol, h);
-            self.run_after(then, false, h);
-            return;
-        };
+            return self.run_after(r.then, false, h);
+        }
+        if !ok || v.backing.is_none() {
+            return self.resize_abandoned(vol, h);
+        }
+        let again = self.next_turn(vol);
         match r.step {
             Step::Gate => {
-                r.step = Step::Flagged;
-                b.disk.flags |= Md::FULL_SYNC.with(Md::AL_DISABLED).0;
+                self.resize_step(vol, Step::Hold);
+                self.meta_hold(vol, again, h);
+            }
+            Step::Hold => {
+                self.resize_step(vol, Step::Flagged);
+                self.put_size(vol, &r, h);
                 self.md_sync(vol, again, h);
             }
             Step::Flagged => {
-                r.step = Step::Bitmap;
-                self.write_bitmap(vol, Pages::All, again, h);
+                self.resize_step(vol, Step::Ring);
+                self.rewrite_ring(vol, again, h);
+            }
+            Step::Ring => {
+                self.resize_step(vol, Step::Bitmap);
+                self.meta_release(vol, h);
+                let pages = if r.moved { Pages::All } else { Pages::Changed };
+                self.write_bitmap(vol, pages, again, h);
             }
             Step::Bitmap => {
-                r.step = Step::Stored;
-                b.disk.flags = r.flags;
-                b.disk.la_size = r.size;
+                self.resize_step(vol, Step::Stored);
+                if let Some(d) = self.disk_mut(vol) {
+                    d.moving = false;
+                }
                 self.md_sync(vol, again, h);
             }
-            Step::Stored => {
-                let (size, then, grew) = (r.size, r.then, r.grew);
-                v.ctl.resize = None;
-                v.ctl.grew |= grew;
-                self.set_capacity(vol, size, h);
-                self.gate_open(vol, h);
-                self.run_after(then, true, h);
-            }
+            Step::Stored => self.resize_ends(vol, &r, h),
         }
+    }
+
+    fn resize_step(&mut self, vol: VolIx, step: Step) {
+        if let Some(r) = self.vol_mut(vol).and_then(|v| v.ctl.resize.as_mut()) {
+            r.step = step;
+        }
+    }
+
+    /// From here on memory has the new size and place; the disk follows.
+    fn put_size(&mut self, vol: VolIx, r: &Resize, h: &mut impl Host) {
+        let Some(b) = self.vol_mut(vol).and_then(|v| v.backing.as_mut()) else {
+            return;
+        };
+        let sized = b.disk.la_size != r.size;
+        b.disk.layout = r.layout;
+        b.disk.la_size = r.size;
+        b.disk.moving = true;
+        // The storage was measured when the size was determined, and never shrinks.
+        let fits = b.bitmap.capacity() == r.size || b.bitmap.resize(r.size, r.set_new).is_ok();
+        debug_assert!(fits);
+        let why = match (sized, r.moved) {
+            (true, true) => "size changed and md moved",
+            (true, false) => "size changed",
+            (false, _) => "md moved",
+        };
+        self.log(vol, Note::WritingBitmap(why), h);
+    }
+
+    fn resize_ends(&mut self, vol: VolIx, r: &Resize, h: &mut impl Host) {
+        if r.new_ring {
+            let ring = r.layout.striping;
+            self.log(vol, Note::NewAlLayout(ring), h);
+        }
+        let Some(v) = self.vol_mut(vol) else { return };
+        v.ctl.resize = None;
+        v.ctl.grew |= r.grew;
+        if v.size != r.size {
+            self.set_capacity(vol, r.size, h);
+        }
+        self.gate_open(vol, h);
+        self.run_after(r.then, true, h);
+    }
+
+    /// The disk is lost, or a write failed: it is given up, and what is on it asks for a full sync.
+    pub(super) fn resize_abandoned(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let Some(r) = v.ctl.resize.take() else { return };
+        let half_done = match r.step {
+            Step::Gate | Step::Hold => false,
+            Step::Flagged | Step::Ring => {
+                self.meta_release(vol, h);
+                true
+            }
+            Step::Bitmap | Step::Stored => true,
+        };
+        if half_done && self.state(vol).disk > Disk::Failed {
+            self.io_error(vol, IoErrorKind::Meta, h);
+        }
+        self.gate_open(vol, h);
+        self.run_after(r.then, false, h);
     }
 
     /// The block device has this size from now on.
@@ -176,6 +410,45 @@ impl<S: Store> Resource<S> {
     pub(super) fn both_disks(&self, vol: VolIx) -> bool {
         let s = self.state(vol);
         s.disk >= Disk::Inconsistent && s.pdsk >= Disk::Inconsistent
+    }
+
+    /// The sizes of the lower devices as they are now. Returns the storage to be handed in by
+    /// [`Resource::give_bitmap`] should the bitmap need more than it has.
+    pub fn disk_measured(
+        &mut self,
+        vol: VolIx,
+        backing: Sectors,
+        meta: Sectors,
+    ) -> Option<crate::bitmap::Need> {
+        let b = self.vol_mut(vol)?.backing.as_mut()?;
+        b.disk.devices.backing = backing;
+        b.disk.devices.meta = meta;
+        let most = match b.disk.layout.kind {
+            Kind::Internal => backing.min(crate::limits::MAX_SECTORS_FLEX),
+            Kind::FlexExternal => {
+                // A sector of bitmap covers 32768 sectors.
+                let covered = Sectors(meta.0.saturating_mul(32_768));
+                backing.min(covered).min(crate::limits::MAX_SECTORS_FLEX)
+            }
+            Kind::Indexed(_) => backing.min(crate::limits::MAX_SECTORS_INDEXED),
+        };
+        (!b.bitmap.has_room_for(most)).then(|| crate::bitmap::Need::of(most))
+    }
+
+    /// Larger storage for the bitmap. What is not used any more, or not at all, comes back to be
+    /// freed.
+    pub fn give_bitmap(
+        &mut self,
+        vol: VolIx,
+        words: S::Vec<u64>,
+        pages: S::Vec<crate::bitmap::PageFlags>,
+    ) -> (S::Vec<u64>, S::Vec<crate::bitmap::PageFlags>) {
+        match self.vol_mut(vol).and_then(|v| v.backing.as_mut()) {
+            Some(b) => match b.bitmap.swap_storage(words, pages) {
+                Ok(old) | Err(old) => old,
+            },
+            None => (words, pages),
+        }
     }
 }
 

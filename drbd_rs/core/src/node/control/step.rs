@@ -143,8 +143,8 @@ impl<S: Store> Resource<S> {
             Next::FullSyncReady { vol } => self.full_sync_ready(vol, ok, h),
             Next::SyncSkipped { vol } => self.sync_skipped(vol, h),
             Next::LastWords { vol } => self.last_words_said(vol, ok, h),
-            Next::Resize { vol } => self.resize_goes_on(vol, ok, h),
-            Next::SizesSettled { vol } => self.sizes_settled(vol, ok, h),
+            Next::Resize { vol, turn } => self.resize_goes_on(vol, turn, ok, h),
+            Next::SizesSettled { vol } => self.sizes_settled(vol, h),
             Next::CleanedUp => self.cleaned_up(PEER),
             Next::Fenced { peer } => self.fenced(peer, h),
         }

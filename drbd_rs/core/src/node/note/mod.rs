@@ -8,12 +8,13 @@
 
 mod text;
 
+use crate::meta::layout::Striping;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::log::{Diff, Parts};
 use crate::state::{Ss, State, Warning};
 use crate::units::{Sector, SectorRange, Sectors};
-use crate::uuid::UuidSet;
+use crate::uuid::{DryRun, Outcome, Rule, UuidSet, Verdict};
 use crate::wire::{Command, Name64};
 
 use super::io::{HelperCommand, IoError};
@@ -69,8 +70,6 @@ impl Setting {
 /// Which feature is refused for the time being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// `resize`.
-    Resize,
     /// A new `al-extents` while attached.
     AlExtents,
 }
@@ -79,7 +78,6 @@ impl Missing {
     /// The word an administrator knows it by.
     pub const fn name(self) -> &'static str {
         match self {
-            Missing::Resize => "resize",
             Missing::AlExtents => "changing al-extents while attached",
         }
     }
@@ -222,6 +220,28 @@ pub enum Note {
         wanted: Sectors,
         /// Possible.
         max: Sectors,
+    },
+    /// `resize --assume-peer-has-space` without a peer.
+    ForcedResize,
+    /// A smaller ring or disk leaves less room than the device has.
+    ShrinkNeedsSize(Sectors),
+    /// No memory, or no room on disk, for the bitmap of a device of this size.
+    BitmapTooSmall {
+        /// The size.
+        size: Sectors,
+    },
+    /// Bitmap and activity log are written in a new place or size.
+    WritingBitmap(&'static str),
+    /// The activity log has another ring.
+    NewAlLayout(Striping),
+    /// Indexed metadata have one ring only.
+    RingIsFixed,
+    /// The ring cannot tell of all slots of the activity log.
+    RingTooSmall {
+        /// `al-extents` in use.
+        slots: u32,
+        /// What the ring admits.
+        most: u32,
     },
     /// Neither node has a disk.
     BothDiskless,
@@ -372,10 +392,36 @@ pub enum Note {
     },
     /// The peer's real state while it negotiates.
     RealPeerDisk(Disk),
+    /// What a rule of the comparison found, in the words of the C driver.
+    RuleSays(&'static str),
+    /// What the rule means, who loses what, and what to do.
+    RuleMeans {
+        /// The rule.
+        rule: Rule,
+        /// What it said.
+        verdict: Verdict,
+        /// What came of it.
+        outcome: Outcome,
+    },
     /// Data of another cluster.
     Unrelated,
     /// The peer has to speak a newer protocol.
     NeedsProtocol(u32),
+    /// The peer has to speak a newer protocol and have these features.
+    NeedsFeatures {
+        /// Protocol version.
+        apv: u32,
+        /// Bits of the feature flags.
+        features: u32,
+    },
+    /// A policy does not fit the number of Primaries.
+    PolicyMisfits,
+    /// The age of the Primaries decides nothing.
+    UsingLeastChanges,
+    /// This Primary lost a split brain and gave its role up.
+    GaveUpPrimary,
+    /// Ambiguous UUIDs leave only a full sync.
+    FullSyncAmbiguous,
     /// The direction follows from who is inconsistent.
     ByDiskStates {
         /// This node becomes source.
@@ -387,8 +433,6 @@ pub enum Note {
         primaries: u32,
         /// This node becomes source.
         source: bool,
-        /// All blocks are sent.
-        full: bool,
     },
     /// A split brain, solved by `--discard-my-data`.
     SplitBrainManual {
@@ -405,10 +449,7 @@ pub enum Note {
         anyway: bool,
     },
     /// A dry run, and what would have happened.
-    DryRun {
-        /// DRBD's number.
-        result: i32,
-    },
+    DryRun(DryRun),
     /// The peer gave up attaching.
     PeerAttachAborted,
     /// A rebooted peer can not continue the frozen requests.
@@ -514,7 +555,11 @@ impl Note {
     /// How loud it is.
     pub const fn level(&self) -> Level {
         match self {
-            Note::SplitBrain | Note::Unrelated | Note::VerifyFound(_) => Level::Alert,
+            Note::SplitBrain
+            | Note::Unrelated
+            | Note::NeedsProtocol(_)
+            | Note::NeedsFeatures { .. }
+            | Note::VerifyFound(_) => Level::Alert,
             _ if self.is_failure() => Level::Error,
             _ if self.is_warning() => Level::Warn,
             _ => Level::Info,
@@ -537,6 +582,7 @@ impl Note {
                 | Note::OnlyWithUuid(_)
                 | Note::PeerOnlyWithUuid(_)
                 | Note::RequestedTooBig { .. }
+                | Note::BitmapTooSmall { .. }
                 | Note::PeerDiskTooSmall { .. }
                 | Note::PeerDeviceTooSmall { .. }
                 | Note::LocalIoFailed { .. }
@@ -551,7 +597,7 @@ impl Note {
                 | Note::AlgorithmsDiffer { .. }
                 | Note::NoDigest(_)
                 | Note::OutOfSync { .. }
-                | Note::NeedsProtocol(_)
+                | Note::PolicyMisfits
                 | Note::NoSourceWithoutData
                 | Note::PrimaryWouldLose { anyway: false }
                 | Note::PeerAttachAborted
@@ -585,6 +631,9 @@ impl Note {
                 | Note::ByDiskStates { .. }
                 | Note::SplitBrainSolved { .. }
                 | Note::SplitBrainManual { .. }
+                | Note::UsingLeastChanges
+                | Note::GaveUpPrimary
+                | Note::FullSyncAmbiguous
                 | Note::PrimaryWouldLose { anyway: true }
                 | Note::FullSyncDue
                 | Note::ResyncRuns

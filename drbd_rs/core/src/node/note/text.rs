@@ -6,8 +6,26 @@ use core::fmt;
 
 use super::super::Violation;
 use super::Note;
+use crate::state::conn::State as Conn;
 use crate::state::log::{Diff, StateLine};
-use crate::uuid::UuidSet;
+use crate::uuid::{explain, DryRun, UuidSet};
+
+/// Which node a resync comes from.
+const fn whose(source: bool) -> &'static str {
+    if source {
+        "this"
+    } else {
+        "peer"
+    }
+}
+
+fn would_become(f: &mut fmt::Formatter<'_>, conn: Conn, full: bool) -> fmt::Result {
+    let how = if full { "full" } else { "bit-map based" };
+    write!(
+        f,
+        "dry-run connect: Would become {conn}, doing a {how} resync."
+    )
+}
 
 /// `C:B:H0:H1`.
 struct Gi(UuidSet);
@@ -49,9 +67,11 @@ impl fmt::Display for Note {
         self.about_states(f)
             .or_else(|| self.about_disk(f))
             .or_else(|| self.about_sizes(f))
+            .or_else(|| self.about_resizing(f))
             .or_else(|| self.about_peer_sizes(f))
             .or_else(|| self.about_peer(f))
             .or_else(|| self.about_handshake(f))
+            .or_else(|| self.about_rules(f))
             .or_else(|| self.about_resync(f))
             .or_else(|| self.about_verify(f))
             .unwrap_or(Ok(()))
@@ -194,7 +214,42 @@ impl Note {
                     wanted.0, max.0
                 )
             }
-            Note::GrowWithoutResync => f.write_str("Resync of new storage suppressed"),
+            _ => return None,
+        })
+    }
+
+    fn about_resizing(&self, f: &mut fmt::Formatter<'_>) -> Said {
+        Some(match *self {
+            Note::GrowWithoutResync => {
+                f.write_str("Resync of new storage suppressed with --assume-clean")
+            }
+            Note::ForcedResize => f.write_str("Resize while not connected was forced by the user!"),
+            Note::ShrinkNeedsSize(size) => write!(
+                f,
+                "Implicit shrink not allowed. Use --size={}s for explicit shrink.",
+                size.0
+            ),
+            Note::BitmapTooSmall { size } => write!(
+                f,
+                "there is no memory, or no room on disk, for the bitmap of {} sectors; \
+                 leaving the size unchanged",
+                size.0
+            ),
+            Note::WritingBitmap(why) => write!(f, "Writing the whole bitmap, {why}"),
+            Note::NewAlLayout(ring) => write!(
+                f,
+                "Changed AL layout to al-stripes = {}, al-stripe-size-kB = {}",
+                ring.stripes(),
+                ring.stripe_blocks().saturating_mul(4)
+            ),
+            Note::RingIsFixed => {
+                f.write_str("indexed meta-data have a fixed activity log of 32 KiB")
+            }
+            Note::RingTooSmall { slots, most } => write!(
+                f,
+                "an activity log of this size can hold {most} extents, and al-extents is {slots}; \
+                 attach with a smaller al-extents first"
+            ),
             _ => return None,
         })
     }
@@ -316,23 +371,16 @@ impl Note {
             Note::ByDiskStates { source } => {
                 write!(f, "Becoming sync {} due to disk states.", side(source))
             }
-            Note::SplitBrainSolved {
-                primaries,
-                source,
-                full,
-            } => {
-                let full = if full { ", full sync" } else { "" };
-                write!(
-                    f,
-                    "Split-Brain detected, {primaries} primaries, automatically solved. \
-                     Sync {}{full}",
-                    side(source)
-                )
-            }
+            Note::SplitBrainSolved { primaries, source } => write!(
+                f,
+                "Split-Brain detected, {primaries} primaries, automatically solved. \
+                 Sync from {} node",
+                whose(source)
+            ),
             Note::SplitBrainManual { source } => write!(
                 f,
-                "Split-Brain detected, manually solved. Sync {}",
-                side(source)
+                "Split-Brain detected, manually solved. Sync from {} node",
+                whose(source)
             ),
             Note::SplitBrain => {
                 f.write_str("Split-Brain detected but unresolved, dropping connection!")
@@ -346,7 +394,11 @@ impl Note {
             Note::PrimaryWouldLose { anyway: false } => {
                 f.write_str("I shall become SyncTarget, but I am primary!")
             }
-            Note::DryRun { result } => write!(f, "dry-run connect: comparison gave {result}"),
+            Note::DryRun(DryRun::Connected) => {
+                f.write_str("dry-run connect: No resync, would become Connected immediately.")
+            }
+            Note::DryRun(DryRun::Source { full }) => would_become(f, Conn::SyncSource, full),
+            Note::DryRun(DryRun::Target { full }) => would_become(f, Conn::SyncTarget, full),
             Note::PeerAttachAborted => {
                 f.write_str("Disk attach process on the peer node was aborted.")
             }
@@ -358,6 +410,41 @@ impl Note {
             }
             Note::BitsWithoutResync(bits) => {
                 write!(f, "No resync, but {bits} bits in bitmap!")
+            }
+            _ => return None,
+        })
+    }
+
+    fn about_rules(&self, f: &mut fmt::Formatter<'_>) -> Said {
+        Some(match *self {
+            Note::RuleSays(line) => f.write_str(line),
+            Note::RuleMeans {
+                rule,
+                verdict,
+                outcome,
+            } => {
+                let e = explain(rule, verdict, outcome);
+                write!(
+                    f,
+                    "rule {}: {} {} {} {}",
+                    rule.0, e.compared, e.why, e.loss, e.next
+                )
+            }
+            Note::NeedsFeatures { apv, features } => write!(
+                f,
+                "To resolve this both sides have to support at least protocol {apv} \
+                 and feature flags {features:#x}"
+            ),
+            Note::PolicyMisfits => f.write_str(
+                "Configuration error: the after-sb policy does not fit the number of Primaries.",
+            ),
+            Note::UsingLeastChanges => f.write_str(
+                "Discard younger/older primary did not find a decision; \
+                 using discard-least-changes instead",
+            ),
+            Note::GaveUpPrimary => f.write_str("Successfully gave up primary role."),
+            Note::FullSyncAmbiguous => {
+                f.write_str("Doing a full sync, since UUIDs were ambiguous.")
             }
             _ => return None,
         })

@@ -96,7 +96,7 @@ impl<S: Store> Resource<S> {
         r.claim = crate::al::Claim::default();
     }
 
-    fn destroy(&mut self, id: Id, h: &mut impl Host) {
+    pub(super) fn destroy(&mut self, id: Id, h: &mut impl Host) {
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };

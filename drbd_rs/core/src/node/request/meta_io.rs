@@ -13,6 +13,7 @@
 //!   written; so that "changed" is the truth, a job has no page in flight meanwhile.
 //! - Whoever waits is told exactly once, also when the disk goes.
 
+use super::meta_move::Hold;
 use super::token::Name;
 use super::UNIT;
 
@@ -91,7 +92,9 @@ pub(crate) struct MetaIo {
     next_waiters: [After; WAITERS],
     transaction: Transaction,
     /// What it is about, while there is one.
-    tx: Tx,
+    pub(super) tx: Tx,
+    /// Whether the metadata are about to move.
+    pub(super) hold: Hold,
     job: Option<Job>,
     jobs: [Option<(JobKind, After)>; JOBS],
 }
@@ -110,6 +113,7 @@ impl MetaIo {
             next_waiters: [After::Nothing; WAITERS],
             transaction: Transaction::None,
             tx: Tx::new(),
+            hold: Hold::None,
             job: None,
             jobs: [None; JOBS],
         }
@@ -128,12 +132,20 @@ impl MetaIo {
             .saturating_add(job)
     }
 
+    /// Whether a transaction is being written.
+    pub(super) const fn is_writing_log(&self) -> bool {
+        !matches!(self.transaction, Transaction::None)
+    }
+
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Takes one who waits for anything.
     fn take_any(&mut self) -> Option<After> {
+        if let Some(after) = self.hold.take() {
+            return Some(after);
+        }
         if let Some(job) = self.job.take() {
             return Some(job.after);
         }
@@ -172,7 +184,7 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn meta(&mut self, vol: VolIx) -> Option<&mut MetaIo> {
+    pub(super) fn meta(&mut self, vol: VolIx) -> Option<&mut MetaIo> {
         let v = self.io_vol_mut(vol).filter(|v| !v.ctl.dropped)?;
         v.backing.as_mut().map(|b| &mut b.meta_io)
     }
@@ -248,6 +260,7 @@ impl<S: Store> Resource<S> {
         if m.superblock_again {
             self.write_superblock(vol, h);
         }
+        self.hold_pump(vol, h);
     }
 
     /// Writes pages of the bitmap; then runs `after`, with `ok` if all went well. Pages that change
@@ -301,7 +314,7 @@ impl<S: Store> Resource<S> {
         if b.meta_io.due.is_some_and(|due| due <= now) {
             self.md_sync(vol, After::Nothing, h);
         }
-        self.job_pump(vol, h) || self.transaction_pump(vol, h)
+        self.hold_pump(vol, h) || self.job_pump(vol, h) || self.transaction_pump(vol, h)
     }
 
     /// Moves the bitmap job on; true if room ran out.
@@ -312,7 +325,9 @@ impl<S: Store> Resource<S> {
                 return false;
             };
             // See the invariant: the transaction has the pages to itself.
-            if let Transaction::Pages { .. } = b.meta_io.transaction {
+            if matches!(b.meta_io.transaction, Transaction::Pages { .. })
+                || b.meta_io.hold != Hold::None
+            {
                 return false;
             }
             let Some(mut job) = b.meta_io.job else {
@@ -417,6 +432,7 @@ impl<S: Store> Resource<S> {
         }
         self.job_pump(vol, h);
         self.transaction_pump(vol, h);
+        self.hold_pump(vol, h);
     }
 
     /// Begins a transaction if exchanges wait; true if room ran out.
@@ -426,7 +442,7 @@ impl<S: Store> Resource<S> {
         let Some(b) = self.io_backing(vol) else {
             return false;
         };
-        if !matches!(b.meta_io.transaction, Transaction::None) {
+        if b.meta_io.is_writing_log() || b.meta_io.hold != Hold::None {
             return false;
         }
         if !b.al.transaction(&mut b.meta_io.tx) {
@@ -486,13 +502,13 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn write_al_block(&mut self, vol: VolIx, h: &mut impl Host) {
+    pub(super) fn write_al_block(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(b) = self.io_backing(vol) else {
             return;
         };
         b.meta_io.transaction = Transaction::Block;
         let sector = b.disk.layout.al_block(b.meta_io.tx.number());
-        let flags = durable(b.disk.conf.md_flushes);
+        let flags = durable(b.disk.conf.md_flushes && b.meta_io.hold == Hold::None);
         self.emit_meta(
             vol,
             Name::AlBlock(vol),
@@ -515,6 +531,7 @@ impl<S: Store> Resource<S> {
         b.al.commit(&b.meta_io.tx, written);
         b.meta_io.transaction = Transaction::None;
         self.al_committed(vol, h);
+        self.ring_block_done(vol, written, h);
         self.job_pump(vol, h);
     }
 

@@ -32,6 +32,7 @@ mod gate;
 mod launch;
 mod lost;
 mod meta_io;
+mod meta_move;
 mod payload;
 mod peer_read;
 mod peer_write;

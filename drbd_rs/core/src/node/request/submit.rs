@@ -115,9 +115,18 @@ impl<S: Store> Resource<S> {
 
     /// An admitted request: past overlapping writes, to the activity log or straight on.
     fn enter(&mut self, vol: VolIx, id: Id, h: &mut impl Host) {
+        let size = self
+            .io_vol(vol)
+            .map_or(crate::units::Sectors(0), |v| v.size);
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };
+        if r.io.range.end().0 > size.0 {
+            // It waited while the device became smaller.
+            self.complete(id, Err(IoError::Io), h);
+            self.destroy(id, h);
+            return;
+        }
         if !r.is_write() || r.io.range.len.0 == 0 {
             self.launch(id, h);
             return;

@@ -287,3 +287,32 @@ fn answers_are_those_of_the_c_driver() {
     }
     assert_eq!(sum, SUM_OF_THE_C_DRIVER);
 }
+
+/// The versions differ in two places: before 91 nothing is corrected, before 96 a lost
+/// `P_SYNC_UUID` is recognized by the history alone.
+#[test]
+fn every_version_of_the_protocol() {
+    for apv in 86..=101 {
+        let ctx = DecideContext { apv, ..CTX };
+        for (own, peer, _, _) in rows() {
+            let d = decide(&own, &peer, ctx);
+            let now = decide(&own, &peer, CTX);
+            let needs = d.verdict == Verdict::NeedsProtocol(91);
+            assert!(!needs || apv < 91);
+            assert!(!needs || (d.own_fix, d.peer_fix) == (None, None));
+            let corrects = d.own_fix.is_some() || d.peer_fix.is_some();
+            assert!(!corrects || apv >= 91);
+            if apv >= 96 {
+                assert_eq!(d, now);
+            }
+        }
+        let lost = (node(0x30, 0, 0x20, 0), node(0x40, 0x99, 0x30, 0x20));
+        let found = rule(lost.0, lost.1, ctx);
+        let expected = match apv {
+            86..=90 => (51, -1091),
+            91..=95 => (51, -1),
+            _ => (60, -2),
+        };
+        assert_eq!(found, expected, "{apv}");
+    }
+}

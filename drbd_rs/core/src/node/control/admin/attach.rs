@@ -18,7 +18,7 @@ use super::super::super::io::{Effect, Host, OpId, VolIx};
 use super::super::super::note::Note;
 use super::super::super::{Backing, Resource, Store, PEER};
 use super::super::recv_uuids::differs;
-use super::super::size::Determined;
+use super::super::size::{Determined, Plan};
 use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move};
 
@@ -198,7 +198,7 @@ impl<S: Store> Resource<S> {
             self.log(vol, Note::OnlyWithUuid(ed), h);
             return self.attach_fails(a, ErrCode::DataNotCurrent.number(), h);
         }
-        let (now, _) = self.new_dev_size(vol, Sectors(conf.disk_size), false);
+        let (now, _) = self.new_dev_size(vol, Sectors(conf.disk_size));
         if sb.flags.contains(Md::CONSISTENT) && now < la_size {
             let last = la_size;
             if now.0 != conf.disk_size {
@@ -231,10 +231,10 @@ impl<S: Store> Resource<S> {
         self.reset_counters(vol);
         self.reconsider_limits(vol, h);
         let then = self.operation_goes_on();
-        match self.determine_dev_size(vol, false, then, h) {
+        match self.determine_dev_size(vol, Plan::ATTACH, then, h) {
             Determined::Unchanged => self.attach_bitmap(a, h),
             Determined::Waits => Move::Io(Kind::Attach(a.at(Step::Sized))),
-            Determined::Failed => self.attach_fails(a, ErrCode::NomemBitmap.number(), h),
+            Determined::Failed(_) => self.attach_fails(a, ErrCode::NomemBitmap.number(), h),
         }
     }
 

@@ -14,6 +14,7 @@ mod connect;
 mod detach;
 mod options;
 mod prepare;
+mod resize;
 mod role;
 mod suspend;
 mod sync;
@@ -23,7 +24,7 @@ pub use super::disk::BackingLimits;
 pub use attach::AttachRefused;
 pub use prepare::{attach_needs, superblock_sector, AttachNeeds, Devices};
 
-use crate::nl::conf::{DiskConf, NetConf, ResourceOpts};
+use crate::nl::conf::{DiskConf, NetConf, ResizeParms, ResourceOpts};
 use crate::nl::ErrCode;
 use crate::state::conn;
 use crate::state::{Role, Ss};
@@ -31,7 +32,7 @@ use crate::time::{Duration, Instant};
 use crate::units::Sector;
 
 use super::super::io::{Effect, Host, OpId, PeerIx, VolIx};
-use super::super::note::{Missing, Note};
+use super::super::note::Note;
 use super::super::{After, Resource, Store};
 use super::after_change::ROOM;
 use super::state_request::Asked;
@@ -148,10 +149,12 @@ pub enum Command {
         /// Declare everything in sync.
         clear_bitmap: bool,
     },
-    /// `resize`: not yet.
+    /// `resize`. The owner has measured the lower devices.
     Resize {
         /// Which volume.
         vol: VolIx,
+        /// What is wanted, based on [`Resource::resize_base`].
+        parms: ResizeParms,
     },
     /// `verify`.
     Verify {
@@ -200,6 +203,7 @@ enum Kind {
     Disconnect(connect::Disconnecting),
     Invalidate(sync::Invalidating),
     NewUuid(sync::NewUuid),
+    Resize(resize::Resizing),
     Resume(suspend::Resuming),
     DelVolume(volume::Deleting),
     /// One change of state, whose code is the answer.
@@ -273,6 +277,7 @@ impl Operation {
             | Kind::Detach(_)
             | Kind::Disconnect(_)
             | Kind::Invalidate(_)
+            | Kind::Resize(_)
             | Kind::Resume(_)
             | Kind::DelVolume(_)
             | Kind::Plain => false,
@@ -320,7 +325,7 @@ impl<S: Store> Resource<S> {
             | Command::ResumeIo { vol }
             | Command::Outdate { vol }
             | Command::NewCurrentUuid { vol, .. }
-            | Command::Resize { vol }
+            | Command::Resize { vol, .. }
             | Command::Verify { vol, .. } => vol,
         };
         if self.vol(vol).is_none() {
@@ -358,13 +363,7 @@ impl<S: Store> Resource<S> {
             Command::NewCurrentUuid { clear_bitmap, .. } => {
                 self.admin_new_uuid(op, vol, clear_bitmap, h);
             }
-            Command::Resize { .. } => {
-                let (code, note) = match self.disk(vol) {
-                    Some(_) => (ErrCode::InvalidRequest, Some(Missing::Resize)),
-                    None => (ErrCode::NoDisk, None),
-                };
-                self.refuse(op, code.number(), note.map(Note::Unsupported), h);
-            }
+            Command::Resize { parms, .. } => self.admin_resize(op, vol, parms, h),
             Command::Verify { start, stop, .. } => {
                 self.set_verify_range(vol, start, stop);
                 let change = StateChange::NONE.conn(conn::State::VerifyS);
@@ -400,6 +399,8 @@ impl<S: Store> Resource<S> {
             | Kind::Role(_)
             | Kind::Disconnect(_)
             | Kind::NewUuid(_)
+            // The writes go on, and the size counts when they are done.
+            | Kind::Resize(_)
             | Kind::DelVolume(_)
             | Kind::Plain => {}
         }
@@ -563,6 +564,7 @@ impl<S: Store> Resource<S> {
             Kind::Disconnect(d) => self.move_disconnect(d, event),
             Kind::Invalidate(i) => self.move_invalidate(i, event, h),
             Kind::NewUuid(n) => self.move_new_uuid(n, event, h),
+            Kind::Resize(r) => self.move_resize(r, event, h),
             Kind::Resume(r) => self.move_resume(r, event, h),
             Kind::DelVolume(d) => self.move_del_volume(d, event),
             Kind::Plain => Move::Done(match event {
