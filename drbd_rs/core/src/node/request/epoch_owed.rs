@@ -33,6 +33,12 @@ impl Owed {
         yields: [None; PLACES],
     };
 
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.acks.fill(None);
+        self.yields.fill(None);
+    }
+
     /// A write of epoch `number` lost against `winner`.
     pub(super) fn lost(&mut self, number: u32, winner: Id) {
         if let Some(free) = self.yields.iter_mut().find(|y| y.is_none()) {

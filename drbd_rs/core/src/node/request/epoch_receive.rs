@@ -102,6 +102,29 @@ impl Received {
         }
     }
 
+    /// As [`Received::new`], in its place: the stack is too small for another one.
+    fn reset(&mut self) {
+        let Received {
+            epochs,
+            first,
+            len,
+            flushing,
+            flushes,
+            flush_failed,
+            owed,
+            exclusive,
+        } = self;
+        for epoch in epochs {
+            (epoch.size, epoch.active, epoch.nr) = (0, 0, None);
+        }
+        (*first, *len) = (0, 1);
+        *flushing = Flushing::No;
+        *flushes = 0;
+        *flush_failed = false;
+        owed.clear();
+        *exclusive = false;
+    }
+
     /// Unfinished epochs.
     pub(super) const fn len(&self) -> u32 {
         self.len
@@ -321,7 +344,7 @@ impl<S: Store> Resource<S> {
     /// Forgets the peer's epochs without an acknowledgement; no flush is in flight.
     pub(super) fn reset_received_epochs(&mut self, peer: PeerIx) {
         if let Some(e) = self.io_epochs(peer) {
-            e.received = Received::new();
+            e.received.reset();
         }
     }
 }
