@@ -208,6 +208,37 @@ impl World {
         }
     }
 
+    /// `drbdsetup resize`, nothing else being said. Returns the code of the answer.
+    pub fn resize(&mut self, node: usize) -> i32 {
+        self.measure(node);
+        let command = self.resize_order(node);
+        self.order(node, command)
+    }
+
+    /// The same without waiting.
+    pub fn start_resize(&mut self, node: usize) {
+        let command = self.resize_order(node);
+        self.want_order(node, command);
+    }
+
+    pub(crate) fn resize_order(&self, node: usize) -> Command {
+        let res = self.nodes[node].res.as_ref().expect("the node is up");
+        let parms = res.resize_base(VOL);
+        Command::Resize { vol: VOL, parms }
+    }
+
+    /// The machine hears how large its disk is by now, and gets room for its bitmap.
+    pub(crate) fn measure(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        let size = n.disk.size();
+        let Some(res) = n.res.as_mut() else { return };
+        if let Some(need) = res.disk_measured(VOL, size, size) {
+            let words = vec![0; need.words as usize];
+            let pages = vec![PageFlags::EMPTY; need.pages as usize];
+            drop(res.give_bitmap(VOL, words, pages));
+        }
+    }
+
     /// The minor number of the volume on a node.
     pub fn minor(&self, node: usize) -> Minor {
         Minor((self.knobs.minor + node as u64) as u32)
@@ -341,7 +372,7 @@ impl World {
 
     /// Both devices hold the same.
     pub fn assert_equal_disks(&mut self) {
-        let size = self.last_size;
+        let size = self.common_size();
         let found = {
             let (a, b) = (self.data(0, size), self.data(1, size));
             (0..size.0 as usize)
@@ -365,8 +396,10 @@ impl World {
 
     /// Size of the device, as applications see it.
     pub fn size(&self, node: usize) -> Sectors {
-        let _ = node;
-        self.last_size
+        match self.nodes[node].size {
+            Sectors(0) => self.last_size,
+            size => size,
+        }
     }
 
     /// The state of the volume as last reported.

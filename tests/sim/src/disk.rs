@@ -7,6 +7,9 @@
 //! remembered; a power failure keeps, sector by sector, any one of these versions or the durable
 //! one. So writes are lost, reordered and torn at 512 bytes, as on real disks. A device without a
 //! volatile cache loses nothing that it has reported.
+//!
+//! A device that grew has tags to its new end, and bytes from where its metadata first began: both
+//! side by side, as only the machine knows when a sector stops being the one and becomes the other.
 
 use crate::rng::Rng;
 use drbd_core::units::{Sector, SectorRange, Sectors};
@@ -29,6 +32,10 @@ pub struct Disk {
     tags: Vec<u64>,
     /// What reads see, metadata part.
     bytes: Vec<u8>,
+    /// Where that begins.
+    first_byte: usize,
+    /// Sectors when `drbdmeta` found metadata last.
+    pub known: Sectors,
     /// Versions since the last flush in the order of writing; the first one of each sector is
     /// preceded by the durable one.
     data_log: Vec<Version<u64>>,
@@ -46,6 +53,8 @@ impl Disk {
         Disk {
             tags: vec![0; first_byte.0 as usize],
             bytes: vec![0; bytes],
+            first_byte: first_byte.0 as usize,
+            known: size,
             data_log: Vec::new(),
             meta_log: Vec::new(),
             logged: vec![0; (first_byte.0 as usize).div_ceil(64)],
@@ -55,7 +64,18 @@ impl Disk {
 
     /// Size of the device.
     pub fn size(&self) -> Sectors {
-        Sectors((self.tags.len() + self.bytes.len() / 512) as u64)
+        Sectors((self.first_byte + self.bytes.len() / 512) as u64)
+    }
+
+    /// The device becomes larger by so many sectors. What lies there, and where the metadata are,
+    /// holds rubbish for applications: `rubbish` and what follows.
+    pub fn grow(&mut self, by: u64, rubbish: u64) {
+        let size = self.size().0 + by;
+        let from = self.tags.len() as u64;
+        self.tags.extend((from..size).map(|at| rubbish + at));
+        self.bytes
+            .resize((size as usize - self.first_byte) * 512, 0);
+        self.logged.resize((size as usize).div_ceil(64), 0);
     }
 
     /// Tags of data sectors.
@@ -66,7 +86,7 @@ impl Disk {
 
     /// Bytes of the metadata part.
     pub fn read_bytes(&self, sector: Sector, len: usize) -> &[u8] {
-        let from = (sector.0 as usize - self.tags.len()) * 512;
+        let from = (sector.0 as usize - self.first_byte) * 512;
         &self.bytes[from..from + len]
     }
 
@@ -100,7 +120,7 @@ impl Disk {
     /// Writes metadata.
     pub fn write_bytes(&mut self, start: Sector, bytes: &[u8], fua: bool) {
         for (at, chunk) in (start.0 as usize..).zip(bytes.chunks(512)) {
-            let from = (at - self.tags.len()) * 512;
+            let from = (at - self.first_byte) * 512;
             let place = &mut self.bytes[from..from + chunk.len()];
             if self.volatile {
                 let known = self.meta_log.iter().any(|v| v.sector == at as u32);
@@ -151,13 +171,13 @@ impl Disk {
             }
         }
         for (sector, value) in survivors(&mut self.meta_log, keep_all, rng) {
-            let from = (sector as usize - self.tags.len()) * 512;
+            let from = (sector as usize - self.first_byte) * 512;
             self.bytes[from..from + 512].copy_from_slice(&value[..]);
         }
         lost
     }
 
-    /// Sectors that hold data.
+    /// Sectors that hold data, or may do so some day.
     pub fn data_sectors(&self) -> usize {
         self.tags.len()
     }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `drbdmeta` does to a disk: `create-md` and `apply-al`, with internal metadata.
+//! What `drbdmeta` does to a disk: `create-md`, `check-resize` and `apply-al`, with internal
+//! metadata.
 
 use crate::disk::Disk;
 use drbd_core::meta::al_block::{self, ReplaySlot};
 use drbd_core::meta::layout::{Devices, Kind, Striping};
-use drbd_core::meta::superblock::{Flags, MAGIC_08};
+use drbd_core::meta::superblock::{Flags, MAGIC_08, MAGIC_84_UNCLEAN};
 use drbd_core::meta::{Layout, Superblock};
 use drbd_core::units::{Sector, Sectors};
 
@@ -75,22 +76,64 @@ pub fn superblock(disk: &Disk) -> Superblock {
     Superblock::decode(&superblock_page(disk))
 }
 
-/// `drbdmeta apply-al`: marks everything that was hot when a Primary crashed. Returns how many
-/// extents that were.
+/// Metadata on a device of this size: where `drbdmeta` looks, and with the offsets it works out.
+fn find(disk: &Disk, size: Sectors) -> Option<Superblock> {
+    let l = layout(size);
+    let sb = Superblock::decode(&page(disk, l.superblock));
+    let magic = sb.magic == MAGIC_08 || sb.magic == MAGIC_84_UNCLEAN;
+    let same = (l.al_offset, l.bm_offset, l.md_size) == (sb.al_offset, sb.bm_offset, sb.md_size);
+    (magic && same).then_some(sb)
+}
+
+/// `drbdmeta check-resize` if the device grew and its metadata did not follow, then `apply-al`:
+/// marks everything that was hot when a Primary crashed. Returns how many extents that were.
 pub fn apply_al(disk: &mut Disk) -> usize {
-    let l = layout(disk.size());
-    let mut sb = superblock(disk);
+    let size = disk.size();
+    if find(disk, size).is_some() {
+        disk.known = size;
+    }
+    let known = disk.known;
+    let hot = apply_al_of(disk, known);
+    if known != size {
+        move_to_end(disk, known);
+        disk.known = size;
+    }
+    hot
+}
+
+fn move_to_end(disk: &mut Disk, last: Sectors) {
+    let mut sb = find(disk, last).expect("metadata at the old end");
+    let (old, new) = (layout(last), layout(disk.size()));
+    let pages: Vec<[u8; 4096]> = (0..old.bitmap_sectors().0 / 8)
+        .map(|n| page(disk, old.bitmap_page(n)))
+        .collect();
+    for n in 0..new.bitmap_sectors().0 / 8 {
+        let bits = pages.get(n as usize).copied().unwrap_or([0; 4096]);
+        disk.write_bytes(new.bitmap_page(n), &bits, true);
+    }
+    fresh_ring(disk, &new);
+    (sb.al_offset, sb.bm_offset, sb.md_size) = (new.al_offset, new.bm_offset, new.md_size);
+    write_superblock(disk, new.superblock, &sb);
+}
+
+fn apply_al_of(disk: &mut Disk, size: Sectors) -> usize {
+    let l = layout(size);
+    let mut sb = find(disk, size).expect("metadata");
     let blocks: Vec<[u8; 4096]> = (0..l.striping.blocks())
         .map(|n| page(disk, l.al_block(n)))
         .collect();
     let mut slots = vec![ReplaySlot::EMPTY; 65_535];
     let seen = al_block::replay(blocks.iter(), &mut slots);
-    assert_eq!(seen.lost, 0);
+    // While the ring is written anew the superblock says not to trust it.
+    assert!(seen.lost == 0 || sb.flags.contains(Flags::AL_DISABLED));
     let mut hot = 0;
     if sb.flags.contains(Flags::PRIMARY_IND) {
         for extent in slots.iter().filter_map(ReplaySlot::extent) {
             hot += 1;
             let byte = extent as usize * 128;
+            if (byte / 4096) as u64 >= l.bitmap_sectors().0 / 8 {
+                continue;
+            }
             let at = l.bitmap_page((byte / 4096) as u64);
             let mut bits = page(disk, at);
             bits[byte % 4096..byte % 4096 + 128].fill(0xff);

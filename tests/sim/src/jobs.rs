@@ -60,8 +60,12 @@ impl World {
             self.hold_open(node, false);
         }
         match job {
-            Job::Order(command) => {
+            Job::Order(mut command) => {
                 say!(self, "n{node} order {op}: {}", brief(&command));
+                if let Command::Resize { .. } = *command {
+                    self.measure(node);
+                    *command = self.resize_order(node);
+                }
                 self.with_machine(node, |res, host| res.command(OpId(op), *command, host));
             }
             Job::Attach => {

@@ -131,6 +131,8 @@ knobs! {
     rs_discard = 0;
     /// `resync-after`: a minor and one more; 0: none.
     resync_after = 0;
+    /// Disks may become larger; in the end the device takes up what there is.
+    grows = 0;
     /// Minor of the volume on node 0; node 1 has the next one.
     minor = 0;
     /// Way to node 0, µs.
@@ -240,6 +242,7 @@ impl Knobs {
         self.verify = u64::from(rng.percent(60));
         self.rs_discard = [0, 0, 4096, 65_536, 1 << 20][rng.below(5) as usize];
         // Of a minor that no node has.
+        self.grows = u64::from(rng.percent(40));
         self.resync_after = [0, 0, 78][rng.below(3) as usize];
     }
 

@@ -9,7 +9,7 @@
 //! ends hearing of it, and it can stand for one end only.
 
 use crate::knobs::Knobs;
-use crate::node::{Frame, Node, Queued, Sockets};
+use crate::node::{Frame, Machine, Node, Queued, Sockets};
 use crate::world::{say, Event, World};
 use drbd_core::node::{
     AppId, BufId, Effect, Input, Lost, Payload, PayloadPlan, ReceiverWish, Sock, PEER,
@@ -179,6 +179,7 @@ impl World {
         };
         s.ready = true;
         let early = std::mem::take(&mut s.early);
+        self.measure(node);
         let (apv, features) = self.net.agreed;
         self.step(
             node,
@@ -480,6 +481,10 @@ impl World {
             Ok(found) => found,
             Err(why) => self.violated("packets can be read", &why),
         };
+        let measures = |m: &Machine| m.wants_measures(&header, &packet).is_some();
+        if self.nodes[node].res.as_ref().is_some_and(measures) {
+            self.measure(node);
+        }
         let n = &mut self.nodes[node];
         let Some(res) = n.res.as_ref() else { return };
         let mut buf = None;

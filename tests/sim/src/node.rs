@@ -12,7 +12,7 @@ use drbd_core::node::{
 use drbd_core::resync_after::Posted;
 use drbd_core::state::State;
 use drbd_core::time::Instant;
-use drbd_core::units::Minor;
+use drbd_core::units::{Minor, Sectors};
 use drbd_core::wire::Name64;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -217,6 +217,8 @@ pub struct Node {
     pub resynced: u64,
     /// The state of the volume as last reported.
     pub state: State,
+    /// Size of the device as last announced; 0: it has none.
+    pub size: Sectors,
     /// What the machine told of its volumes, see [`drbd_core::resync_after`].
     pub posted: BTreeMap<Minor, Posted>,
     /// What is wrong with it.
@@ -253,6 +255,7 @@ impl Node {
             writable: false,
             resynced: 0,
             state: State::INITIAL,
+            size: Sectors(0),
             posted: BTreeMap::new(),
             trouble: Trouble::default(),
             spare: Vec::with_capacity(MAX_EFFECTS),
@@ -306,6 +309,7 @@ impl Node {
         self.jobs.clear();
         self.job = None;
         self.state = State::INITIAL;
+        self.size = Sectors(0);
         self.posted.clear();
         self.trouble.deaf_until = Instant(0);
     }

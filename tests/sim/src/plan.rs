@@ -107,6 +107,10 @@ ops! {
     Wait = "wait", 30;
     /// `verify` from `a` to `b`, 1/1000 of the device; 0: where the last one ended, to the end.
     Verify = "verify", 0;
+    /// The disk becomes larger by `a` sectors; of both nodes if `b`.
+    Grow = "grow", 0;
+    /// `resize`.
+    Resize = "resize", 0;
     /// A resource that has to sync first does so (`a`), or is done with it.
     HoldBack = "hold-back", 0;
 }
@@ -156,9 +160,14 @@ fn arguments(op: Op, rng: &mut Rng) -> (u64, u64) {
         Op::DiskError => (rng.between(1, 3), rng.below(3)),
         Op::Slow => ([0, 8, 64][rng.below(3) as usize], 0),
         Op::Helpers => (rng.below(4), 0),
-        Op::Verify if rng.percent(50) => (0, 0),
-        Op::Verify => (rng.below(1000), rng.below(1500)),
+        // A whole device takes long.
+        Op::Verify if rng.percent(10) => (0, 0),
+        Op::Verify => {
+            let from = rng.below(1000);
+            (from, from + rng.between(1, 60))
+        }
         Op::HoldBack => (rng.below(2), 0),
+        Op::Grow => (8 * rng.between(100, 4000), u64::from(rng.percent(80))),
         _ => (0, 0),
     }
 }
@@ -219,9 +228,15 @@ impl Plan {
         let wanted = [
             (Op::Verify, k.verify != 0),
             (Op::HoldBack, k.resync_after != 0),
+            (Op::Grow, k.grows != 0),
+            (Op::Resize, k.grows != 0),
         ];
         for (op, wanted) in wanted {
-            let most = if wanted { 6 } else { 0 };
+            let most = match (wanted, op) {
+                (false, _) => 0,
+                (true, Op::Grow) => 2,
+                (true, _) => 6,
+            };
             for _ in 0..rng.below(most + 1) {
                 let (a, b) = arguments(op, rng);
                 let node = usize::from(rng.percent(50));

@@ -13,9 +13,12 @@ use crate::world::{say, World};
 use drbd_core::node::{AppOp, AppResult, Note};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
-use drbd_core::units::{Sector, SectorRange};
+use drbd_core::units::{Sector, SectorRange, Sectors};
 use drbd_core::wire::{OvResult, OvVerdict};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What a device that grew has in its new part, with the number of the node and the place.
+const RUBBISH: u64 = 1 << 62;
 
 /// What one disk owes.
 #[derive(Clone, Default)]
@@ -184,16 +187,19 @@ impl Truth {
         open.iter().any(|o| Open::holds((o.tag, o.range), value))
     }
 
-    /// A write was acknowledged: on disk `node`, what was there before its submission is gone.
-    fn acknowledged(&mut self, node: usize, write: &Open) {
+    /// A write was acknowledged: on disk `node`, which holds `found`, what was there before its
+    /// submission is gone. Only where the other node took an own write for the later one, and that
+    /// is still on its way, the disk may say for so long what it says now.
+    fn acknowledged(&mut self, node: usize, write: &Open, found: &[u64]) {
         let (open, range, tag) = (&self.open, write.range, write.tag);
         let there = node != write.node;
         let debt = &mut self.debts[node];
-        for n in 0..range.len.0 {
+        for (n, found) in (0..range.len.0).zip(found) {
             let sector = (range.start.0 + n) as u32;
-            if self.zeroed.contains(&sector) || there && Truth::contested(open, write, sector) {
+            if self.zeroed.contains(&sector) {
                 continue;
             }
+            let late = there && Truth::contested(open, write, sector);
             let at = debt
                 .more
                 .get(&sector)
@@ -201,7 +207,8 @@ impl Truth {
             let Some(at) = at else { continue };
             // Overlapping writes in flight may be ordered either way.
             debt.retain(sector, |ix, v| {
-                ix >= at || Truth::is_open(open, v) || write.is_rival(v)
+                let rival = write.is_rival(v) || late && v == *found;
+                ix >= at || Truth::is_open(open, v) || rival
             });
         }
     }
@@ -265,7 +272,8 @@ impl World {
                     let first = done.io.range.start.0 as u32;
                     let sectors = first..first + done.io.range.len.0 as u32;
                     self.truth.debts[node].unflushed.extend(sectors);
-                    self.truth.acknowledged(node, &write);
+                    let found = own.disk.read(write.range);
+                    self.truth.acknowledged(node, &write, &found);
                 }
                 let linked = done.link != 0 && done.link == own.link() && done.link == other.link();
                 let both = own.state.conn >= Conn::Connected && other.state.conn >= Conn::Connected;
@@ -274,24 +282,40 @@ impl World {
                     if self.knobs.protocol == 3 {
                         self.check_mirrored(node, done, &write);
                     }
-                    self.truth.acknowledged(peer, &write);
+                    let found = self.nodes[peer].disk.read(write.range);
+                    self.truth.acknowledged(peer, &write, &found);
                 }
             }
         }
     }
 
-    /// Protocol C: the write is on the disk of the peer when the application hears of it.
+    /// Protocol C: the write is on the disk of the peer when the application hears of it, or one
+    /// that the peer made at the same time will be. Where nothing is under way any more, both disks
+    /// hold the same, whoever has won.
     fn check_mirrored(&mut self, node: usize, done: &App, write: &Open) {
+        let peer = self.peer_of(node);
+        let both = [node, peer].map(|n| self.nodes[n].disk.read(write.range));
+        let settled = |sector: u64| {
+            let covers = |o: &Open| o.range.start.0 <= sector && sector < o.range.end().0;
+            !self.truth.open.iter().any(covers)
+        };
+        let pairs = (write.range.start.0..).zip(both[0].iter().zip(&both[1]));
+        let mut wrong = pairs.filter(|(sector, (a, b))| a != b && settled(*sector));
+        let own = done.good && self.nodes[node].state.disk == Disk::UpToDate;
+        if let Some((sector, (a, b))) = wrong.next().filter(|_| own) {
+            let why = format!("n{node} sector {sector}: {a:#x}, the peer has {b:#x}, and no more");
+            self.violated("protocol C: both disks have what is acknowledged", &why);
+        }
         if done.io.op != AppOp::Write {
             return;
         }
-        let peer = self.peer_of(node);
         let found = self.nodes[peer].disk.read(done.io.range);
         for (sector, (value, tag)) in (done.io.range.start.0..).zip(found.iter().zip(done.tag..)) {
-            let newer = *value > tag || Truth::is_open(&self.truth.open, *value);
             let open = &self.truth.open;
-            let fine =
-                newer || write.is_rival(*value) || Truth::contested(open, write, sector as u32);
+            let newer = *value > tag || Truth::is_open(open, *value);
+            let late = Truth::contested(open, write, sector as u32);
+            let fine = (newer || write.is_rival(*value) || late)
+                && self.truth.debts[peer].may(sector as u32, *value);
             if *value != tag && !fine && !self.truth.zeroed.contains(&(sector as u32)) {
                 let why = format!("n{node} sector {sector}: {tag:#x}, the peer has {value:#x}");
                 self.violated("protocol C: both disks have what is acknowledged", &why);
@@ -321,9 +345,8 @@ impl World {
         let primary = was.role.is_primary();
         let durable = was.disk == Disk::UpToDate && !self.truth.forced;
         for sector in lost {
-            let value = self.nodes[node]
-                .disk
-                .data(drbd_core::units::Sectors(u64::from(*sector) + 1))[*sector as usize];
+            let value =
+                self.nodes[node].disk.data(Sectors(u64::from(*sector) + 1))[*sector as usize];
             let debt = &self.truth.debts[node];
             // Acknowledged, flushed, and gone all the same.
             let one = debt.one[*sector as usize];
@@ -373,7 +396,7 @@ impl World {
     /// Both disks are equal outside of what is on its way.
     pub(crate) fn check_equal(&mut self, node: usize, oracle: &str) {
         let peer = self.peer_of(node);
-        let size = self.last_size;
+        let size = self.common_size();
         if self.data(node, size) == self.data(peer, size) {
             return;
         }
@@ -423,7 +446,7 @@ impl World {
     pub fn accept_data_of(&mut self, node: usize) {
         let sectors = self.truth.debts[node].one.len();
         let known = self.nodes[node].disk.data_sectors() as u64;
-        let mut data = self.data(node, drbd_core::units::Sectors(known)).to_vec();
+        let mut data = self.data(node, Sectors(known)).to_vec();
         data.resize(sectors, 0);
         self.truth.accept(node, &data);
         let open: Vec<_> = self.truth.open.clone();
@@ -449,6 +472,27 @@ impl World {
         self.nodes[node].disk.write(at, values, true);
         let first = at.0 as u32;
         self.truth.rotten.extend(first..first + values.len() as u32);
+    }
+
+    /// The disk of a node becomes larger.
+    pub fn grow(&mut self, node: usize, by: u64) {
+        let rubbish = RUBBISH | (node as u64) << 40 | self.next_tag << 8;
+        let disk = &mut self.nodes[node].disk;
+        let old = disk.data_sectors();
+        disk.grow(by, rubbish);
+        let now = disk.data_sectors();
+        for debt in &mut self.truth.debts {
+            debt.one.resize(now.max(debt.one.len()), 0);
+        }
+        // It is no application's, and may be read until one writes there.
+        let data = self.nodes[node].disk.data(Sectors(now as u64));
+        self.truth.debts[node].one[old..now].copy_from_slice(&data[old..]);
+    }
+
+    /// What all devices have that there are.
+    pub(crate) fn common_size(&self) -> Sectors {
+        let sizes = self.nodes.iter().map(|n| n.size).filter(|s| s.0 != 0);
+        sizes.min().unwrap_or(self.last_size)
     }
 
     /// An online verify says of a block what is true of it: both extents are locked meanwhile, so

@@ -457,6 +457,7 @@ impl World {
             Effect::CloseSockets { .. } => self.close_sockets(node),
             Effect::SetReadOnly { ro, .. } => self.nodes[node].writable = !ro,
             Effect::SetCapacity { size, .. } => {
+                self.nodes[node].size = size;
                 if size.0 != 0 {
                     self.last_size = size;
                 }
