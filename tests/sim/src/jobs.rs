@@ -100,7 +100,7 @@ impl World {
 
     /// A helper runs. What fence-peer claims it has done: 0 it outdates the peer by other means,
     /// 1 it switches the peer off, 2 it fails, 3 it needs a minute and then is as 0. Others: 0
-    /// succeed, 2 fail now and then.
+    /// succeed, 2 fail now and then. Larger numbers: as 0, after so many ms.
     pub(crate) fn helper(&mut self, node: usize, id: HelperId, command: HelperCommand) {
         say!(self, "n{node} helper {}", command.name());
         self.stats.count("helper");
@@ -109,6 +109,8 @@ impl World {
         let mut code = 0;
         if mode == 3 {
             after = Duration::secs(60);
+        } else if mode > 3 {
+            after = Duration::millis(u64::from(mode));
         }
         if command == HelperCommand::FencePeer {
             code = match mode {

@@ -13,7 +13,7 @@ use crate::world::{say, World};
 use drbd_core::node::{AppOp, AppResult, Note};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
-use drbd_core::units::{Sector, SectorRange, Sectors};
+use drbd_core::units::{BmBit, Sector, SectorRange, Sectors};
 use drbd_core::wire::{OvResult, OvVerdict};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -408,10 +408,11 @@ impl World {
             .enumerate();
         let wrong = found
             .filter(|(at, (a, b))| a != b && !self.truth.is_odd(*at as u32))
+            .filter(|(at, (a, b))| !self.is_unwritten(*at, [**a, **b]))
             .find(|(_, (a, b))| !moving.contains(**a.max(b)))
             .map(|(at, (a, b))| (at, *a, *b));
         if let Some((at, a, b)) = wrong {
-            let bit = drbd_core::units::BmBit(at as u64 / 8);
+            let bit = BmBit(at as u64 / 8);
             let bits = [node, peer].map(|n| self.is_dirty(n, bit));
             let why = format!("n{node} sector {at}: {a:#x}, n{peer}: {b:#x}, dirty {bits:?}");
             self.violated(oracle, &why);
@@ -493,6 +494,17 @@ impl World {
     pub(crate) fn common_size(&self) -> Sectors {
         let sizes = self.nodes.iter().map(|n| n.size).filter(|s| s.0 != 0);
         sizes.min().unwrap_or(self.last_size)
+    }
+
+    /// Nobody has ever written there, and the bitmap knows that the disks may differ. If both disks
+    /// are larger than the device when nodes connect, it takes that up without a resync, as the C
+    /// driver does: only those that `resize` makes it grow are synchronised at once. What is
+    /// written there later is on both disks; what is not may differ until the next resync.
+    fn is_unwritten(&self, sector: usize, values: [u64; 2]) -> bool {
+        let bit = BmBit(sector as u64 / 8);
+        let rubbish = |v: u64| v & RUBBISH != 0 && v != u64::MAX;
+        let marked = (0..2).any(|n| self.is_dirty(n, bit) == Some(true));
+        values.into_iter().all(rubbish) && marked
     }
 
     /// An online verify says of a block what is true of it: both extents are locked meanwhile, so

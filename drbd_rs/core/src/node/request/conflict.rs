@@ -97,16 +97,18 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// Notes the sequence number of an acknowledgement that belongs to the resync.
+    /// Notes the sequence number of an acknowledgement that belongs to a resync or verify.
     pub(crate) fn see_ack(&mut self, vol: VolIx, packet: &Packet) {
-        if let Packet::RsWriteAck(a)
-        | Packet::NegAck(a)
-        | Packet::NegRsDreply(a)
-        | Packet::RsIsInSync(a)
-        | Packet::RsCancel(a) = packet
-        {
-            self.see_seq(vol, a.seq_num);
-        }
+        let seq = match packet {
+            Packet::RsWriteAck(a)
+            | Packet::NegAck(a)
+            | Packet::NegRsDreply(a)
+            | Packet::RsIsInSync(a)
+            | Packet::RsCancel(a) => a.seq_num,
+            Packet::OvResult(result) => result.seq_num,
+            _ => return,
+        };
+        self.see_seq(vol, seq);
     }
 
     /// Whether the peer's write at the head of the queue may go on, as far as own writes and the
