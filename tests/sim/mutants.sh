@@ -18,7 +18,9 @@ for n in $(seq "${1:-1}" "${2:-$count}"); do
 	rm -rf "$dir/drbd_rs/core" "$dir/tests/sim"
 	cp -r drbd_rs/core "$dir/drbd_rs/"
 	cp -r tests/sim "$dir/tests/"
-	sed '/drbdadm-rs\|drbdsetup-rs\|tests\/fuzz\|tests\/small\|tests\/tidy\|tests\/vm/d' Cargo.toml >"$dir/Cargo.toml"
+	# Of the workspace only what was copied.
+	sed '/drbdadm-rs\|drbdsetup-rs\|tests\/fuzz\|tests\/small\|tests\/tidy\|tests\/vm/d' \
+		Cargo.toml >"$dir/Cargo.toml"
 	name=$("$sim" mutant tests/sim/mutants.txt "$n" "$dir/drbd_rs/core/src")
 	if ! CARGO_TARGET_DIR=$target RUSTFLAGS=-Awarnings cargo build -q --release \
 		--manifest-path "$dir/Cargo.toml" -p drbd-sim 2>"$dir/errors"; then

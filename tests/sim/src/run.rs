@@ -446,9 +446,9 @@ impl World {
         self.run_for("end of the verify", PATIENCE, World::is_in_sync);
         self.run(Duration::secs(1));
         self.run_for("rest", PATIENCE, |w| (0..2).all(|n| w.open_ios(n) == 0));
-        for node in 0..2 {
+        for (node, expected) in expected.iter().enumerate() {
             let found = dirty(self, node);
-            let more = found.iter().find(|bit| !expected[node].contains(bit));
+            let more = found.iter().find(|bit| !expected.contains(bit));
             let differs = |bit: &u64| {
                 let (at, end) = (*bit as usize * 8, size as usize);
                 let of = |n: usize| &self.data(n, Sectors(size))[at..end.min(at + 8)];
