@@ -41,6 +41,11 @@ impl Debt {
         }
     }
 
+    fn oldest(&self, sector: u32) -> u64 {
+        let more = self.more.get(&sector).and_then(|v| v.first());
+        *more.unwrap_or(&self.one[sector as usize])
+    }
+
     fn add(&mut self, sector: u32, value: u64) {
         let one = self.one[sector as usize];
         if let Some(values) = self.more.get_mut(&sector) {
@@ -328,7 +333,11 @@ impl World {
         let local = done.good && self.nodes[node].state.disk == Disk::UpToDate;
         for (sector, value) in (done.io.range.start.0 as u32..).zip(&done.pages) {
             let fine = self.truth.debts[node].may(sector, *value)
-                || !local && self.truth.debts[peer].may(sector, *value);
+                || !local && self.truth.debts[peer].may(sector, *value)
+                || self.is_unwritten(
+                    sector as usize,
+                    [*value, self.truth.debts[node].oldest(sector)],
+                );
             if !fine && !self.truth.zeroed.contains(&sector) {
                 let debt = &self.truth.debts[node];
                 let one = [debt.one[sector as usize]];
