@@ -93,6 +93,7 @@ impl<S: Store> Resource<S> {
         }
         c.ctl.phase = Phase::Up;
         c.ctl.agreed = Some(agreed);
+        c.ctl.replies_due = 0;
         c.ctl.ping.start(now);
         c.ctl.peer_integrity = Name64::EMPTY;
         c.ctl.dry_run = false;
