@@ -51,12 +51,14 @@ cases() {
     for pair in ours_ours ours_c c_ours ours_ours_kasan ours_ours_locks; do
         echo "story:$pair"
     done
-    for scenario in primary_lost secondary_lost wire_cut source_lost target_lost; do
+    for scenario in primary_lost secondary_lost lost_in_flush wire_cut source_lost \
+        target_lost; do
         for pair in ours_ours ours_c c_ours; do
             echo "crash:${scenario}::$pair"
         done
     done
-    for scenario in primary_lost secondary_lost wire_cut source_lost target_lost; do
+    for scenario in primary_lost secondary_lost lost_in_flush wire_cut source_lost \
+        target_lost; do
         for pair in ours_ours_kasan ours_ours_locks; do
             echo "crash:${scenario}::$pair"
         done

@@ -396,7 +396,11 @@ impl World {
         }
         if p.disk == Disk::UpToDate && new.conn == Conn::Connected {
             self.check_equal(node, "a disk that becomes UpToDate equals its peer's");
-            self.truth.hand_over(peer, node);
+            if p.conn == Conn::Ahead {
+                self.accept_data_of(node);
+            } else {
+                self.truth.hand_over(peer, node);
+            }
         } else if old.disk == Disk::Inconsistent && p.disk < Disk::Consistent {
             self.accept_data_of(node);
         }
@@ -418,6 +422,7 @@ impl World {
         let wrong = found
             .filter(|(at, (a, b))| a != b && !self.truth.is_odd(*at as u32))
             .filter(|(at, (a, b))| !self.is_unwritten(*at, [**a, **b]))
+            .filter(|(at, _)| !self.is_ahead(peer, *at as u64))
             .find(|(_, (a, b))| !moving.contains(**a.max(b)))
             .map(|(at, (a, b))| (at, *a, *b));
         if let Some((at, a, b)) = wrong {
@@ -426,6 +431,13 @@ impl World {
             let why = format!("n{node} sector {at}: {a:#x}, n{peer}: {b:#x}, dirty {bits:?}");
             self.violated(oracle, &why);
         }
+    }
+
+    /// A source that pulled ahead has said so, and has marked what it keeps to itself: a target that
+    /// ends its resync before it hears that is as good as its promise, protocol A.
+    fn is_ahead(&self, node: usize, sector: u64) -> bool {
+        let bit = BmBit(sector / 8);
+        self.nodes[node].state.conn == Conn::Ahead && self.is_dirty(node, bit) == Some(true)
     }
 
     /// Values that are on their way to some disk.

@@ -52,6 +52,9 @@ struct State {
     cache: BTreeMap<u64, Vec<Version>>,
     failures: Failures,
     delay: Duration,
+    flush_delay: Duration,
+    /// Nothing becomes stable any more.
+    off: bool,
     stats: Stats,
     /// Connections that still serve requests.
     users: usize,
@@ -84,6 +87,8 @@ impl Disk {
             cache: BTreeMap::new(),
             failures: Failures::default(),
             delay: Duration::ZERO,
+            flush_delay: Duration::ZERO,
+            off: false,
             stats: Stats::default(),
             users: 0,
         };
@@ -113,6 +118,11 @@ impl Disk {
     /// From now on takes at least `d` for every request.
     pub fn slow_down(&self, d: Duration) {
         self.lock().delay = d;
+    }
+
+    /// From now on takes at least `d` more for every flush, during which nothing is stable yet.
+    pub fn slow_flushes(&self, d: Duration) {
+        self.lock().flush_delay = d;
     }
 
     /// What was asked of the disk so far.
@@ -254,7 +264,12 @@ impl Disk {
     /// Injected failures, those of the image file.
     pub fn flush(&self) -> Result<()> {
         self.gate(true)?;
+        let delay = self.lock().flush_delay;
+        std::thread::sleep(delay);
         let mut s = self.lock();
+        if s.off {
+            return Err(Error::new("no power"));
+        }
         s.stats.flushes += 1;
         for (block, mut versions) in std::mem::take(&mut s.cache) {
             if let Some(v) = versions.pop() {
@@ -265,6 +280,11 @@ impl Disk {
         Ok(())
     }
 
+    /// The power goes: a flush that has not ended does nothing. [`Disk::power_cut`] follows.
+    pub fn power_off(&self) {
+        self.lock().off = true;
+    }
+
     /// Cuts the power: of every unflushed block some version survives, picked by `rng`.
     /// Returns how many blocks did not keep their newest version.
     ///
@@ -272,6 +292,7 @@ impl Disk {
     /// Those of the image file.
     pub fn power_cut(&self, rng: &mut Rng) -> Result<usize> {
         let mut s = self.lock();
+        s.off = false;
         let mut lost = 0;
         for (block, versions) in std::mem::take(&mut s.cache) {
             let kept = rng.below(versions.len() as u64 + 1) as usize;
@@ -392,6 +413,17 @@ mod tests {
             seen[usize::from(byte(&d, 8192))] = true;
         }
         assert_eq!(seen, [true; 4]);
+    }
+
+    #[test]
+    fn a_flush_that_the_power_cut_ends_does_nothing() {
+        let d = disk("flush");
+        d.write(0, &[1; 4096], false).unwrap();
+        d.power_off();
+        assert!(d.flush().is_err());
+        assert_eq!(d.unflushed(), 1);
+        d.power_cut(&mut Rng::new(1)).unwrap();
+        d.flush().unwrap();
     }
 
     #[test]

@@ -512,6 +512,7 @@ impl Node {
         let Some(mut r) = self.lock().take() else {
             return Err(Error::new(format!("{} is not running", self.name())));
         };
+        self.disks.iter().for_each(|d| d.power_off());
         r.process.kill();
         self.settle()?;
         let mut rng = Rng::new(seed);

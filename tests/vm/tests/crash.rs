@@ -79,6 +79,7 @@ macro_rules! on_every_pairing {
 on_every_pairing! {
     primary_lost: crash::primary_lost, 1;
     secondary_lost: crash::secondary_lost, 2;
+    lost_in_flush: crash::lost_in_flush, 7;
     wire_cut: crash::wire_cut, 3;
     source_lost: crash::source_lost, 4;
     target_lost: crash::target_lost, 5;

@@ -266,6 +266,20 @@ pub fn secondary_lost<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
     Ok(a)
 }
 
+/// The secondary loses power while its disk flushes, which takes long there. A C node has said by
+/// then that the writes are stable: whoever believes it forgets writes that are lost with the power
+/// (two C nodes do).
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn lost_in_flush<'a>(run: &mut Run<'a>) -> Result<&'a Node> {
+    let flush = Duration::from_millis(200);
+    run.b.disk(0).slow_flushes(flush);
+    let round = secondary_lost(run);
+    run.b.disk(0).slow_flushes(Duration::ZERO);
+    round
+}
+
 /// Takes in a writer that has to end well though the peer was lost meanwhile.
 fn survived(node: &Node, mut writer: Request, ledger: &mut Ledger) -> Result<()> {
     if writer.wait(node.patience(LONG)) != Progress::Ended || writer.output().code != 0 {

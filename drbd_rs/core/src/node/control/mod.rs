@@ -196,6 +196,8 @@ pub(crate) struct ConnectionControl {
     pub(crate) peer_integrity: Name64,
     /// A request to the peer for a state change, and what it said.
     pub(crate) request: Option<state_request::ClusterRequest>,
+    /// Answers that the peer owes to requests for state changes, dropped ones included.
+    pub(crate) replies_due: u32,
     /// When WFReportParams was last reached.
     pub(crate) last_reconnect: Instant,
     /// Volumes that reached Connected since the resource was made; wraps.
@@ -309,6 +311,7 @@ impl ConnectionControl {
             dry_run: false,
             peer_integrity: Name64::EMPTY,
             request: None,
+            replies_due: 0,
             last_reconnect: Instant(0),
             connect_count: 0,
             fence: None,

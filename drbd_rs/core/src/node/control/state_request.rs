@@ -25,6 +25,8 @@ pub(crate) struct ClusterRequest {
     change: StateChange,
     flags: Flags,
     reply: Reply,
+    /// Answers to earlier requests that come before its own.
+    ahead: u32,
 }
 
 /// How far a request is.
@@ -97,15 +99,40 @@ impl<S: Store> Resource<S> {
     }
 
     fn remember_request(&mut self, vol: Option<VolIx>, change: StateChange, flags: Flags) -> Asked {
+        let ahead = self.count_request(PEER);
         if let Some(c) = self.conn_mut(PEER) {
             c.ctl.request = Some(ClusterRequest {
                 vol,
                 change,
                 flags,
                 reply: Reply::None,
+                ahead,
             });
         }
         Asked::Waits
+    }
+
+    /// A request was sent: how many answers come before its own.
+    fn count_request(&mut self, peer: PeerIx) -> u32 {
+        self.conn_mut(peer).map_or(0, |c| {
+            let ahead = c.ctl.replies_due;
+            c.ctl.replies_due = ahead.saturating_add(1);
+            ahead
+        })
+    }
+
+    /// Whether the answer to a request is still to come.
+    pub(crate) fn owes_reply(&self, peer: PeerIx) -> bool {
+        self.conn(peer).is_some_and(|c| c.ctl.replies_due != 0)
+    }
+
+    /// Asks for a change of nothing: the peer answers when it has done all that was sent before.
+    /// It must know the volume.
+    pub(crate) fn ask_for_nothing(&mut self, peer: PeerIx, vol: VolIx, h: &mut impl Host) {
+        let packet = Packet::StateChgReq(ReqState { mask: 0, val: 0 });
+        let vnr = self.vnr(vol);
+        self.send_plain(peer, Sock::Data, vnr, packet, h);
+        self.count_request(peer);
     }
 
     /// Whether the outstanding request is decided, and how; makes the change if it may be made.
@@ -167,9 +194,18 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// The peer answered a request.
-    pub(super) fn recv_request_reply(&mut self, peer: PeerIx, reply: ReqReply) {
-        if let Some(r) = self.conn_mut(peer).and_then(|c| c.ctl.request.as_mut()) {
+    /// The peer answered a request: the oldest, for both sockets keep the order.
+    pub(crate) fn recv_request_reply(&mut self, peer: PeerIx, reply: ReqReply, h: &mut impl Host) {
+        self.epoch_proven(peer, h);
+        let Some(c) = self.conn_mut(peer) else { return };
+        c.ctl.replies_due = c.ctl.replies_due.saturating_sub(1);
+        let Some(r) = c.ctl.request.as_mut() else {
+            return;
+        };
+        if r.ahead != 0 {
+            // Of one that nobody waits for any more, or of a question (`ask_for_nothing`).
+            r.ahead = r.ahead.saturating_sub(1);
+        } else {
             r.reply = if Ss::of_peer_reply(reply.retcode) == Ss::CwSuccess {
                 Reply::Yes
             } else {

@@ -286,7 +286,7 @@ impl<S: Store> Resource<S> {
             Packet::Ping => self.recv_ping(peer, h),
             Packet::PingAck => self.recv_ping_ack(peer, h),
             Packet::StateChgReply(r) | Packet::ConnStChgReply(r) => {
-                self.recv_request_reply(peer, r);
+                self.recv_request_reply(peer, r, h);
             }
             Packet::RsWriteAck(ack) | Packet::NegAck(ack) => {
                 return if ack.block_id == BlockId::SYNCER {

@@ -100,8 +100,10 @@ impl<S: Store> Resource<S> {
             Ack::Received | Ack::Written => Answer::Good,
             Ack::WrittenInSync => Answer::GoodInSync,
         };
+        let epoch = r.epoch;
         self.net_answer(id, answer);
         self.settle(id, h);
+        self.epoch_answered(PEER, epoch, h);
         Ok(())
     }
 

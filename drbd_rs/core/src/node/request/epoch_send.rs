@@ -7,6 +7,7 @@
 //! the later one, or when nothing follows. Each barrier goes into a ring with the number of writes
 //! before it; the peer acknowledges in that order, with that number.
 
+use super::proof::Proof;
 use super::UNIT;
 
 use super::super::io::{Host, PeerIx, Sock};
@@ -137,7 +138,7 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// The peer says that an epoch is stable.
+    /// The peer says that an epoch is stable. See `proof.rs` for what that is worth.
     pub(super) fn recv_barrier_ack(
         &mut self,
         peer: PeerIx,
@@ -154,14 +155,11 @@ impl<S: Store> Resource<S> {
         while self.io.sent_epochs.front().is_some_and(|e| e.writes == 0) {
             self.io.sent_epochs.pop_front();
         }
-        if let Some(e) = self.io_epochs(peer) {
-            e.acked = Some(oldest.nr);
-        }
-        self.acked_pump(peer, h);
+        self.epoch_heard(peer, oldest.nr, h);
         Ok(())
     }
 
-    /// Takes the writes of acknowledged epochs off the wire; true if room ran out.
+    /// Takes the writes of stable epochs off the wire; true if room ran out.
     #[inline(never)]
     pub(super) fn acked_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         let Some(acked) = self.io_conn(peer).and_then(|c| c.epochs.acked) else {
@@ -209,6 +207,7 @@ impl<S: Store> Resource<S> {
         if let Some(e) = self.io_epochs(peer) {
             e.sending = Sending::NEW;
             e.acked = None;
+            e.proof = Proof::NONE;
         }
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Invariants, on which the user's data depend:
 //! - A write goes to a disk or to the peer only when the activity log block that covers it is
-//!   stable; its references are held until the peer's barrier acknowledgement or the end of the
+//!   stable; its references are held until it is stable at the peer (`proof`) or the end of the
 //!   connection.
 //! - A write that did not reach both copies has its blocks marked out of sync before its
 //!   references are given back.
@@ -36,6 +36,7 @@ mod meta_move;
 mod payload;
 mod peer_read;
 mod peer_write;
+mod proof;
 #[allow(clippy::module_inception)]
 mod request;
 mod stats;
@@ -59,6 +60,7 @@ pub(crate) use thaw::Thaw;
 use epoch_receive::Received;
 use epoch_send::Sending;
 use lost::Losing;
+use proof::Proof;
 use transfer_log::{Queue, TransferLog};
 
 use super::io::{AppResult, BufId, Effect, Host, IoToken, PeerIx, SendToken, VolIx};
@@ -256,8 +258,9 @@ pub(crate) struct Epochs {
     losing: Losing,
     /// Tells I/O of this connection from that of earlier ones.
     incarnation: u32,
-    /// Writes of epochs up to this one are acknowledged.
+    /// Writes of epochs up to this one are stable at the peer.
     acked: Option<u32>,
+    proof: Proof,
 }
 
 impl Epochs {
@@ -269,6 +272,7 @@ impl Epochs {
             losing: Losing::No,
             incarnation: 0,
             acked: None,
+            proof: Proof::NONE,
         }
     }
 }
@@ -381,6 +385,9 @@ impl<S: Store> Resource<S> {
                 return true;
             }
             self.close_idle_epoch(peer, h);
+            if self.proof_pump(peer, h) {
+                return true;
+            }
         }
         self.io.afters.iter().any(Option::is_some)
     }

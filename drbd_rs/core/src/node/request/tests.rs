@@ -20,6 +20,7 @@ use crate::wire::{Barrier, BarrierAck, BarrierNr, BlockAck, BlockId, BlockReq, D
 
 mod conflict;
 mod peer;
+mod proof;
 
 struct Heap;
 
@@ -221,6 +222,12 @@ impl Node {
         assert!(self.finish(&fx));
     }
 
+    /// The peer says that an epoch is stable, and shows it.
+    fn stable(&mut self, nr: BarrierNr, writes: u32) {
+        self.recv(barrier_ack(nr, writes));
+        self.step(|r, h| r.epoch_proven(PEER, h));
+    }
+
     /// Answers everything that a write waits for, up to the barrier acknowledgement.
     fn finish(&mut self, fx: &[Effect]) -> bool {
         let mut done = Vec::new();
@@ -230,7 +237,7 @@ impl Node {
         }
         done.extend(self.local(local_token(fx), Ok(())));
         if let Some(nr) = barrier(&done) {
-            self.recv(barrier_ack(nr, 1));
+            self.stable(nr, 1);
         }
         completion(&done) == Some(Ok(()))
     }
@@ -374,7 +381,7 @@ fn protocol_c_completes_on_both_legs_and_lives_until_the_barrier_ack() {
     assert_eq!(n.backing().al.used(), 1);
     assert!(n.violates(barrier_ack(BarrierNr(nr.0.wrapping_add(1)), 1)));
     assert!(n.violates(barrier_ack(nr, 2)));
-    n.recv(barrier_ack(nr, 1));
+    n.stable(nr, 1);
     assert_eq!(n.backing().al.used(), 0);
     assert!(!n.dirty(8));
     assert!(n.violates(ack_for(&packet, Packet::WriteAck)));
@@ -402,7 +409,7 @@ fn protocol_a_waits_for_tcp_only() {
     assert_eq!(completion(&fx), Some(Ok(())));
     // It failed there after all.
     n.recv(ack_for(&packet, Packet::NegAck));
-    n.recv(barrier_ack(barrier(&fx).unwrap(), 1));
+    n.stable(barrier(&fx).unwrap(), 1);
     assert!(n.dirty(0) && n.r.io.requests.is_empty());
 }
 
@@ -417,7 +424,7 @@ fn a_peer_that_refuses_leaves_a_mark_and_the_reference_until_then() {
     let fx = n.local(local_token(&fx), Ok(()));
     assert_eq!(completion(&fx), Some(Ok(())));
     assert_eq!((n.dirty(8), n.backing().al.used()), (false, 1));
-    n.recv(barrier_ack(barrier(&fx).unwrap(), 1));
+    n.stable(barrier(&fx).unwrap(), 1);
     assert_eq!((n.dirty(8), n.backing().al.used()), (true, 0));
 }
 
@@ -468,7 +475,7 @@ fn epochs_count_what_was_sent() {
         n.recv(ack_for(&packet, Packet::WriteAck));
         assert_eq!(barrier(&n.local(local_token(f), Ok(()))), None);
     }
-    n.recv(barrier_ack(nr, 3));
+    n.stable(nr, 3);
     assert!(n.r.io.requests.is_empty());
 }
 
@@ -483,6 +490,7 @@ fn a_barrier_ack_before_the_write_ack_is_a_violation() {
     let nr = barrier(&fx).unwrap();
     n.step(|r, h| {
         let _ = r.recv_request_packet(VOL, &barrier_ack(nr, 1), None, true, h);
+        r.epoch_proven(PEER, h);
     });
     assert_eq!(n.r.conns[0].ctl.cstate, Conn::ProtocolError);
 }

@@ -31,6 +31,7 @@ impl<S: Store> Resource<S> {
             .chain(ahead)
             .chain(self.io.timer_due)
             .chain(self.io.patience.map(|p| p.until))
+            .chain(self.conns.iter().filter_map(|c| c.epochs.proof.due()))
             .min()
     }
 
@@ -83,7 +84,7 @@ impl<S: Store> Resource<S> {
         }
         let late = |since: Instant| now.since(since) > patience;
         let epoch = self.io.sent_epochs.front();
-        if epoch.is_some_and(|e| late(e.barrier_at)) {
+        if epoch.is_some_and(|e| late(e.barrier_at)) || c.epochs.proof.asked().is_some_and(late) {
             return true;
         }
         let mut at = self.io.log.oldest();

@@ -176,7 +176,7 @@ fn the_end_of_the_connection_frees_those_who_wait() {
 }
 
 #[test]
-fn congestion_is_counted_from_tcp_to_the_barrier_acknowledgement() {
+fn congestion_is_counted_from_tcp_until_it_is_stable() {
     let mut n = Node::connected(Role::Primary);
     let conf = n.r.conns[0].ctl.conf.as_mut().unwrap();
     (conf.wire_protocol, conf.on_congestion, conf.cong_fill) = (1, 1, 16);
@@ -200,11 +200,11 @@ fn congestion_is_counted_from_tcp_to_the_barrier_acknowledgement() {
     ));
     assert_eq!(n.state().conn, Conn::Ahead);
     assert!(n.dirty(16));
-    n.recv(barrier_ack(first, 1));
+    n.stable(first, 1);
     assert_eq!(on_wire(&n), 8);
     assert_eq!(n.r.volumes[0].as_ref().unwrap().io.ahead_due, None);
     let second = barrier(&fx).unwrap();
-    n.recv(barrier_ack(second, 1));
+    n.stable(second, 1);
     let due = n.r.volumes[0].as_ref().unwrap().io.ahead_due;
     assert_eq!((on_wire(&n), due), (0, Some(Instant(1_000_000_000))));
 }
