@@ -51,7 +51,7 @@ impl<S: Store> Resource<S> {
             conn::State::WFBitMapS | conn::State::WFBitMapT
         );
         if !stands || !exchanges {
-            self.exchange_cancel(vol, h);
+            self.exchange_cancel(vol, stands, h);
         }
         if !stands {
             self.abandon_slots(vol);
