@@ -70,8 +70,24 @@ impl<S: Store> Resource<S> {
         if let Some(r) = self.io.requests.get_mut(id) {
             r.stage = Stage::Active;
             r.epoch = epoch;
+            r.counts = [!r.is_write(); 2];
         }
+        self.weigh_copies(id);
         self.io.log.append(&mut self.io.requests, id);
+    }
+
+    /// Notes which copies are good enough for a write to be safe there. The C driver does not ask:
+    /// it calls a write done that failed here and is only on a target of a resync.
+    pub(super) fn weigh_copies(&mut self, id: Id) {
+        let Some(r) = self.io.requests.get(id) else {
+            return;
+        };
+        let s = self.io_state(r.vol);
+        if let Some(r) = self.io.requests.get_mut(id) {
+            let [here, there] = &mut r.counts;
+            *here |= s.disk == Disk::UpToDate;
+            *there |= s.pdsk == Disk::UpToDate;
+        }
     }
 
     fn launch_write(&mut self, id: Id, r: Request, h: &mut impl Host) {
