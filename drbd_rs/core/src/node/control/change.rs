@@ -269,6 +269,9 @@ impl<S: Store> Resource<S> {
             v.state = new.state;
             v.ctl.after.push(old, new.state, new.warning, parts, apv);
         }
+        if old.replicates() && !new.state.replicates() {
+            self.replication_stops(vol);
+        }
         for now in fx.now.iter() {
             self.carry_out(vol, now, h);
         }

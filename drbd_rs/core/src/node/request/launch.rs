@@ -276,9 +276,14 @@ impl<S: Store> Resource<S> {
     /// Marks the leg to the peer as begun.
     fn net_begins(&mut self, id: Id, expect: Expect) {
         let incarnation = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
+        let vol = self.io.requests.get(id).map(|r| r.vol);
+        let stops = vol
+            .and_then(|vol| self.io_vol(vol))
+            .map_or(0, |v| v.io.stops);
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };
+        r.stops = stops;
         r.net = Net::Live {
             queued: true,
             answer: Answer::Awaited,

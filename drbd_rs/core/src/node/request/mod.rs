@@ -167,6 +167,10 @@ pub(crate) struct VolumeIo<S: Store> {
     on_wire: u64,
     /// Requests with a live leg to the peer.
     live: u32,
+    /// A new generation of data is being stored; the peer's writes wait for it.
+    generation: bool,
+    /// How often writes ceased to reach the peer's disk.
+    stops: u32,
     /// When the resync after a congestion starts.
     ahead_due: Option<Instant>,
     /// I/O of this part on the backing device: `lo:`.
@@ -204,6 +208,8 @@ impl<S: Store> VolumeIo<S> {
             gate_waiters: [After::Nothing; gate::WAITERS],
             on_wire: 0,
             live: 0,
+            generation: false,
+            stops: 0,
             ahead_due: None,
             local: 0,
             idle_told: false,

@@ -205,6 +205,10 @@ pub struct Request {
     pub(super) avoid_peer: bool,
     /// The connection that its leg to the peer belongs to.
     pub(super) incarnation: u32,
+    /// How often replication had stopped when it was sent.
+    pub(super) stops: u32,
+    /// That both sides have it was noted.
+    pub(super) in_sync: bool,
     /// The last thaw that has looked at it.
     pub(super) thawed: u32,
     /// When it went to the local disk.
@@ -241,6 +245,8 @@ impl Request {
             avoid_local: false,
             avoid_peer: false,
             incarnation: 0,
+            stops: 0,
+            in_sync: false,
             thawed: 0,
             local_at: now,
             sent_at: None,

@@ -20,7 +20,7 @@ use super::super::io::{
 use super::super::request::Moved;
 use super::super::{Resource, Store, Violation, PEER};
 use super::rate::STEP;
-use super::{checked_range, token, Slot, Stage, UNIT};
+use super::{checked_range, resyncs, token, Slot, Stage, UNIT};
 
 /// What this side remembers between requests.
 pub(super) struct Source {
@@ -297,6 +297,10 @@ impl<S: Store> Resource<S> {
             return Ok(());
         };
         rs.pending = pending;
+        if !resyncs(self.rs_conn(vol)) {
+            // It was aborted: this node may have written there since, for itself alone.
+            return Ok(());
+        }
         if written {
             self.set_in_sync(vol, range, h);
         } else {
