@@ -231,7 +231,12 @@ pub(crate) struct VolumeControl {
     pub(crate) was_read_error: bool,
     /// Local I/O is aborted, not waited for (FORCE_DETACH).
     pub(crate) force_detach: bool,
-    /// Helper and peer were told that the disk failed.
+    /// It was Primary a moment ago, and its bitmap is not yet on disk: until then the superblock
+    /// says Primary, so that the activity log counts should it crash.
+    pub(crate) demoting: bool,
+    /// The peer, if there is one, was told that the disk failed.
+    pub(crate) failure_sent: bool,
+    /// So it was, the helper too, and the superblock is written.
     pub(crate) failure_told: bool,
     /// How far the last writes of a failed disk are.
     pub(crate) last_words: disk::LastWords,
@@ -324,6 +329,8 @@ impl VolumeControl {
             was_io_error: false,
             was_read_error: false,
             force_detach: false,
+            demoting: false,
+            failure_sent: false,
             failure_told: false,
             last_words: disk::LastWords::None,
             dropped: false,

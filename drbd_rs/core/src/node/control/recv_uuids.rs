@@ -36,7 +36,11 @@ impl<S: Store> Resource<S> {
         let joining = s.conn < Conn::Connected || s.pdsk == Disk::Diskless;
         let diskless = s.disk < Disk::Inconsistent;
         let primary = s.role == Role::Primary;
-        if joining && diskless && primary && differs(v.ctl.ed_uuid, p.current) {
+        // A peer that is there has begun a generation for what this node writes to it; or it has
+        // attached an older disk, and knew no better.
+        let older = v.ctl.ed_uuid != 0 && differs(v.ctl.ed_uuid, p.bitmap);
+        let other = differs(v.ctl.ed_uuid, p.current) && (joining || older);
+        if other && diskless && primary {
             let note = Note::PeerOnlyWithUuid(v.ctl.ed_uuid);
             self.log(vol, note, h);
             self.refuse_peer(PEER, h);

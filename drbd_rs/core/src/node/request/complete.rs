@@ -81,7 +81,8 @@ impl<S: Store> Resource<S> {
         self.put_extents(id);
     }
 
-    fn put_extents(&mut self, id: Id) {
+    /// Gives back the extents that a request holds, in whichever log.
+    pub(super) fn put_extents(&mut self, id: Id) {
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };

@@ -80,9 +80,12 @@ pub(super) const UNIT: usize = 12;
 /// Continuations that may be due at once.
 const AFTERS: usize = 32;
 
-/// Steps of this part that wait for something: none so far, its pump finds out by itself.
+/// Steps of this part that wait for something; mostly its pump finds out by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {}
+pub enum Next {
+    /// The generation of data that a peer without a disk begins is stored.
+    Generation(VolIx),
+}
 
 /// Storage for the requests of a resource. Its lengths are the limits.
 pub struct Storage<S: Store> {
@@ -346,8 +349,10 @@ impl<S: Store> Resource<S> {
     }
 
     /// Goes on with what waited.
-    pub(crate) fn request_next(&mut self, next: Next, _ok: bool, _h: &mut impl Host) {
-        match next {}
+    pub(crate) fn request_next(&mut self, next: Next, h: &mut impl Host) {
+        match next {
+            Next::Generation(vol) => self.generation_begun(vol, h),
+        }
     }
 
     /// Does what can be done now; true if effects ran out of room.

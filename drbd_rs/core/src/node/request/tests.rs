@@ -78,7 +78,9 @@ fn backing() -> Backing<Heap> {
     };
     let sb = Superblock::decode(&[0; 4096]);
     let conf = DiskConf::default();
-    let disk = control::Disk::new(conf, &sb, layout, devices, Default::default());
+    let mut disk = control::Disk::new(conf, &sb, layout, devices, Default::default());
+    // The generation of a Primary that was alone once.
+    disk.uuids.bitmap = 2;
     Backing {
         disk,
         al: ActivityLog::new(filled(67, || lru::Slot::EMPTY)),
