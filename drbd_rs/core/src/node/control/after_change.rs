@@ -493,6 +493,9 @@ impl<S: Store> Resource<S> {
                 if item.new.conn >= Conn::Connected {
                     self.send_state(vol, item.new, h);
                 }
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.failure_sent = true;
+                }
                 self.cancel_resync(vol, h);
                 self.md_sync(vol, again, h);
                 Done::WaitsThen(2)

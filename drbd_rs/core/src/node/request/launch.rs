@@ -54,7 +54,7 @@ impl<S: Store> Resource<S> {
             }
             return;
         }
-        if r.is_write() && self.peer_writes_to(r.vol, r.io.range) {
+        if r.is_write() && (self.peer_writes_to(r.vol, r.io.range) || self.fails_unheard(r.vol)) {
             self.hold(id);
             return;
         }
