@@ -93,6 +93,8 @@ pub enum Next {
     },
     /// A volume has written its bitmap after a connection was lost.
     CleanedUp,
+    /// A new generation of data is stored, and the peer may be greeted.
+    GenerationStored,
     /// fence-peer is back.
     Fenced {
         /// The peer that was to be fenced.
@@ -177,6 +179,8 @@ pub(crate) struct ConnectionControl {
     pub(crate) agreed: Option<Agreed>,
     /// The first packets are outstanding: of all (`Some(None)`), or of the volumes from this one.
     pub(crate) greeting: Option<Option<u16>>,
+    /// New generations of data that have to be stored before the first packets.
+    pub(crate) greeting_waits: u16,
     /// Volumes from this one on have to send their SYNC_PARAM again.
     pub(crate) params_due: Option<u16>,
     /// Pings and their answers.
@@ -209,6 +213,9 @@ pub(crate) struct VolumeControl {
     pub(crate) opened: u32,
     /// A new current UUID is due as soon as I/O is resumed (NEW_CUR_UUID).
     pub(crate) new_current_uuid: bool,
+    /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
+    /// greeted.
+    pub(crate) frozen_lost: bool,
     /// This node crashed while it was Primary (CRASHED_PRIMARY).
     pub(crate) crashed_primary: bool,
     /// The next STATE of the peer leads to a handshake (CONSIDER_RESYNC).
@@ -296,6 +303,7 @@ impl ConnectionControl {
             phase: Phase::None,
             agreed: None,
             greeting: None,
+            greeting_waits: 0,
             params_due: None,
             ping: Ping::new(),
             state_sent: false,
@@ -318,6 +326,7 @@ impl VolumeControl {
             ed_uuid: 0,
             opened: 0,
             new_current_uuid: false,
+            frozen_lost: false,
             crashed_primary: false,
             consider_resync: false,
             resync_after_neg: false,

@@ -145,6 +145,7 @@ impl<S: Store> Resource<S> {
             Next::Resize { vol } => self.resize_goes_on(vol, ok, h),
             Next::SizesSettled { vol } => self.sizes_settled(vol, ok, h),
             Next::CleanedUp => self.cleaned_up(PEER),
+            Next::GenerationStored => self.generation_stored(PEER),
             Next::Fenced { peer } => self.fenced(peer, h),
         }
     }

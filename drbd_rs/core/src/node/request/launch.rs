@@ -46,7 +46,7 @@ impl<S: Store> Resource<S> {
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
-        if self.io_state(r.vol).is_suspended() || self.io.thaw.is_running() {
+        if self.io_state(r.vol).is_suspended() || self.io.thaw.blocks() {
             if r.touched {
                 self.hold(id);
             } else {

@@ -44,6 +44,12 @@ impl Walk {
     pub(super) const fn is_running(&self) -> bool {
         self.what.is_some()
     }
+
+    /// Whether what is new has to wait: for the walk, or for one that is due as I/O was suspended
+    /// a moment ago.
+    pub(super) const fn blocks(&self) -> bool {
+        self.what.is_some() || self.was_suspended
+    }
 }
 
 impl<S: Store> Resource<S> {
@@ -86,6 +92,32 @@ impl<S: Store> Resource<S> {
             self.thaw_one(id, what, h);
         }
         self.io.thaw.what = None;
+        false
+    }
+
+    /// A peer is back while I/O is suspended. What the applications were told is done, yet was not
+    /// stable at the peer, can not be sent again: the peer lacks it if it has crashed. True if room
+    /// ran out; volumes that this concerns need a new generation of data (`frozen_lost`). The C
+    /// driver trusts the acknowledgements of the old connection.
+    pub(crate) fn lose_frozen(&mut self, h: &mut impl Host) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(id) = at {
+            let Some(r) = self.io.requests.get(id).copied() else {
+                break;
+            };
+            at = r.newer;
+            let old = r.net.is_live() && !self.is_of_this_connection(id);
+            if !old || !r.completed || !r.is_write() {
+                continue;
+            }
+            if h.room() < UNIT {
+                return true;
+            }
+            if let Some(v) = self.io_vol_mut(r.vol) {
+                v.ctl.frozen_lost = true;
+            }
+            self.net_lost(id, h);
+        }
         false
     }
 
