@@ -156,7 +156,7 @@ effect_set! {
         DisklessPeerPromoted = 8,
         /// A peer without a disk became Secondary: write the bitmap. Only with a disk.
         DisklessPeerDemoted = 9,
-        /// Write the bitmap, if the connection now is at most Connected. Only with a disk.
+        /// Write the bitmap; only then may the superblock say Secondary. Only with a disk.
         Demoted = 10,
         /// Last step of an attach: send sizes, UUIDs and state.
         SendAttached = 11,

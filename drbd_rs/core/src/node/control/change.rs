@@ -266,6 +266,7 @@ impl<S: Store> Resource<S> {
             v.state.susp_fen = susp.fencing;
         }
         if let Some(v) = self.vol_mut(vol) {
+            v.ctl.demoting |= old.role.is_primary() && !new.state.role.is_primary();
             v.state = new.state;
             v.ctl.after.push(old, new.state, new.warning, parts, apv);
         }
@@ -343,6 +344,11 @@ impl<S: Store> Resource<S> {
         }
         let Some(b) = v.backing.as_mut() else { return };
         let flags = meta_flags::recompute(v.state, b.disk.flags, v.ctl.crashed_primary);
+        let flags = if v.ctl.demoting {
+            flags | meta_flags::PRIMARY_IND
+        } else {
+            flags
+        };
         if flags != b.disk.flags {
             b.disk.flags = flags;
             self.md_dirty(vol, h);
