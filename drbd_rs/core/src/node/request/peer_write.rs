@@ -26,7 +26,6 @@ use super::super::{After, Resource, Store, Violation, PEER};
 use super::stats::Moved;
 use crate::al::{Begin, Claim};
 use crate::limits::{MAX_BATCH_BIO_SIZE, MAX_BIO_SIZE};
-use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::store::slab::Id;
 use crate::units::{Sector, SectorRange};
@@ -353,8 +352,8 @@ impl<S: Store> Resource<S> {
         let Some(e) = self.io_conn(peer).map(|c| &c.epochs) else {
             return false;
         };
-        let s = self.io_state(r.vol);
-        let resync = s.conn == Conn::SyncTarget && self.resync_write_overlaps(r.vol, r.range);
+        // Also while the resync is paused: what was on its way is still written.
+        let resync = self.resync_write_overlaps(r.vol, r.range);
         !resync
             && !e.received.exclusive
             && e.received.may_write(r.epoch, self.io.ordering)
