@@ -453,7 +453,11 @@ impl<S: Store> Resource<S> {
         match after_full_bitmap(item.ok, self.state(vol).conn) {
             FullBitmap::Nothing => {}
             FullBitmap::WaitForSyncUuid => {
-                let change = StateChange::NONE.conn(Conn::WFSyncUUID);
+                // All bits are set: should the connection be lost now, a full sync is due all the
+                // same. The C driver leaves it at Outdated, and forgets that.
+                let change = StateChange::NONE
+                    .conn(Conn::WFSyncUUID)
+                    .disk(Disk::Inconsistent);
                 self.change_state(vol, change, Flags::VERBOSE, h);
             }
             FullBitmap::StartSource => self.start_resync(vol, Side::Source, h),
