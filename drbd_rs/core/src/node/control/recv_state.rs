@@ -168,6 +168,12 @@ impl<S: Store> Resource<S> {
     ) -> Option<Disk> {
         let was_bad = matches!(os.pdsk, Disk::Inconsistent | Disk::Consistent);
         let busy = os.conn > Conn::Connected;
+        let source = matches!(os.conn, Conn::SyncSource | Conn::PausedSyncS);
+        if source && peer.conn == Conn::Connected && peer.disk == Disk::Inconsistent {
+            // It is done, but some blocks failed. The C driver stays SyncSource for ever.
+            self.resync_told_done(vol, h);
+            return None;
+        }
         if was_bad && real == Disk::UpToDate && busy && os.disk == Disk::UpToDate {
             if peer.conn > Conn::Connected && peer.conn < Conn::SyncSource {
                 return Some(Disk::Inconsistent);
@@ -177,6 +183,8 @@ impl<S: Store> Resource<S> {
                 let weight = self.vol(vol).and_then(|v| v.backing.as_ref());
                 if weight.map_or(0, |b| b.bitmap.weight()) <= failed {
                     self.resync_finished(vol, h);
+                } else {
+                    self.resync_told_done(vol, h);
                 }
                 return None;
             }

@@ -150,6 +150,8 @@ pub(crate) struct PeerDeviceResync {
     target: target::Target,
     source: source::Source,
     finish: finish::Finish,
+    /// The target is done, and until when blocks may be left here.
+    told_done: Option<Instant>,
     start: start::Start,
     slots: [Slot; SLOTS],
     turn: u32,
@@ -175,6 +177,7 @@ impl PeerDeviceResync {
             target: target::Target::new(),
             source: source::Source::new(),
             finish: finish::Finish::Idle,
+            told_done: None,
             start: start::Start::new(),
             slots: [Slot::FREE; SLOTS],
             turn: 0,
@@ -305,7 +308,9 @@ impl<S: Store> Resource<S> {
                 let source = source.flatten();
                 let finish = rs.finish.retry();
                 let lazy = self.lazy_due(vol);
-                [target, source, finish, lazy].into_iter().flatten().min()
+                let told = rs.told_done.filter(|_| resyncs(self.rs_conn(vol)));
+                let due = [target, source, finish, lazy, told];
+                due.into_iter().flatten().min()
             })
             .min()
     }

@@ -36,6 +36,7 @@ impl<S: Store> Resource<S> {
             (true, false) => {
                 rs.target.disarm();
                 rs.finish.forget();
+                rs.told_done = None;
             }
             (true | false, true) | (false, false) => {}
         }
