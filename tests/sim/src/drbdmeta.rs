@@ -46,9 +46,18 @@ fn fresh_ring(disk: &mut Disk, l: &Layout) {
 
 /// A fresh device with metadata as `drbdmeta create-md` leaves it.
 pub fn create_md(size: Sectors, device_uuid: u64) -> Disk {
-    let l = layout(size);
-    let mut disk = Disk::new(size, l.first_sector());
-    fresh_ring(&mut disk, &l);
+    let mut disk = Disk::new(size, layout(size).first_sector());
+    recreate_md(&mut disk, device_uuid);
+    disk
+}
+
+/// `drbdmeta create-md` on a device that had metadata before; the data stay.
+pub fn recreate_md(disk: &mut Disk, device_uuid: u64) {
+    let l = layout(disk.size());
+    fresh_ring(disk, &l);
+    for page in 0..l.bitmap_sectors().0 / 8 {
+        disk.write_bytes(l.bitmap_page(page), &[0; 4096], true);
+    }
     let sb = Superblock {
         uuid: [drbd_core::uuid::JUST_CREATED, 0, 0, 0],
         device_uuid,
@@ -61,8 +70,7 @@ pub fn create_md(size: Sectors, device_uuid: u64) -> Disk {
         al_stripe_size_4k: 8,
         ..Superblock::default()
     };
-    write_superblock(&mut disk, l.superblock, &sb);
-    disk
+    write_superblock(disk, l.superblock, &sb);
 }
 
 /// The block with the superblock.
@@ -80,15 +88,9 @@ pub fn superblock(disk: &Disk) -> Superblock {
 pub fn apply_al(disk: &mut Disk) -> usize {
     let l = layout(disk.size());
     let mut sb = superblock(disk);
-    let blocks: Vec<[u8; 4096]> = (0..l.striping.blocks())
-        .map(|n| page(disk, l.al_block(n)))
-        .collect();
-    let mut slots = vec![ReplaySlot::EMPTY; 65_535];
-    let seen = al_block::replay(blocks.iter(), &mut slots);
-    assert_eq!(seen.lost, 0);
     let mut hot = 0;
     if sb.flags.contains(Flags::PRIMARY_IND) {
-        for extent in slots.iter().filter_map(ReplaySlot::extent) {
+        for extent in hot_extents(disk) {
             hot += 1;
             let byte = extent as usize * 128;
             let at = l.bitmap_page((byte / 4096) as u64);
@@ -101,6 +103,24 @@ pub fn apply_al(disk: &mut Disk) -> usize {
     sb.flags = sb.flags.with(Flags::AL_CLEAN);
     write_superblock(disk, l.superblock, &sb);
     hot
+}
+
+/// Extents in the activity log on the disk.
+pub fn hot_extents(disk: &Disk) -> Vec<u32> {
+    let l = layout(disk.size());
+    let blocks: Vec<[u8; 4096]> = (0..l.striping.blocks())
+        .map(|n| page(disk, l.al_block(n)))
+        .collect();
+    let mut slots = vec![ReplaySlot::EMPTY; 65_535];
+    let seen = al_block::replay(blocks.iter(), &mut slots);
+    assert_eq!(seen.lost, 0);
+    slots.iter().filter_map(ReplaySlot::extent).collect()
+}
+
+/// Whether a block is marked in the bitmap on the disk.
+pub fn is_set_on_disk(disk: &Disk, bit: u64) -> bool {
+    let byte = page_byte(disk, &layout(disk.size()), (bit / 8) as usize);
+    byte >> (bit % 8) & 1 == 1
 }
 
 /// Set bits in the bitmap on the disk, for a device of `size` sectors.
