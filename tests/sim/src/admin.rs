@@ -327,8 +327,9 @@ impl World {
             self.submit(node, AppOp::Discard, start & !7, (len + 7) & !7);
             return;
         }
+        let max = u64::from(self.max_bio(node)) / 512;
         if kind < 20 {
-            self.submit(node, AppOp::Read, start, len);
+            self.submit(node, AppOp::Read, start, len.min(max));
             return;
         }
         let fua = mix > 0 && kind < 24;
@@ -337,7 +338,6 @@ impl World {
             preflush: fua,
             ..IoFlags::default()
         };
-        let max = u64::from(self.max_bio(node)) / 512;
         self.submit_with(node, AppOp::Write, start, len.min(max), flags);
     }
 
@@ -357,7 +357,8 @@ impl World {
         let size = self.size(node).0;
         let mut at = 0;
         while at < size {
-            let len = (size - at).min(256);
+            let max = u64::from(self.max_bio(node)) / 512;
+            let len = (size - at).min(256).min(max);
             self.submit(node, AppOp::Read, at, len);
             at += len;
             self.run_until("reads", PATIENCE, |w| w.open_ios(node) < 50);

@@ -47,9 +47,18 @@ fn fresh_ring(disk: &mut Disk, l: &Layout) {
 
 /// A fresh device with metadata as `drbdmeta create-md` leaves it.
 pub fn create_md(size: Sectors, device_uuid: u64) -> Disk {
-    let l = layout(size);
-    let mut disk = Disk::new(size, l.first_sector());
-    fresh_ring(&mut disk, &l);
+    let mut disk = Disk::new(size, layout(size).first_sector());
+    recreate_md(&mut disk, device_uuid);
+    disk
+}
+
+/// `drbdmeta create-md` on a device that had metadata before; the data stay.
+pub fn recreate_md(disk: &mut Disk, device_uuid: u64) {
+    let l = layout(disk.size());
+    fresh_ring(disk, &l);
+    for page in 0..l.bitmap_sectors().0 / 8 {
+        disk.write_bytes(l.bitmap_page(page), &[0; 4096], true);
+    }
     let sb = Superblock {
         uuid: [drbd_core::uuid::JUST_CREATED, 0, 0, 0],
         device_uuid,
@@ -62,8 +71,7 @@ pub fn create_md(size: Sectors, device_uuid: u64) -> Disk {
         al_stripe_size_4k: 8,
         ..Superblock::default()
     };
-    write_superblock(&mut disk, l.superblock, &sb);
-    disk
+    write_superblock(disk, l.superblock, &sb);
 }
 
 /// The block with the superblock.
@@ -119,16 +127,9 @@ fn move_to_end(disk: &mut Disk, last: Sectors) {
 fn apply_al_of(disk: &mut Disk, size: Sectors) -> usize {
     let l = layout(size);
     let mut sb = find(disk, size).expect("metadata");
-    let blocks: Vec<[u8; 4096]> = (0..l.striping.blocks())
-        .map(|n| page(disk, l.al_block(n)))
-        .collect();
-    let mut slots = vec![ReplaySlot::EMPTY; 65_535];
-    let seen = al_block::replay(blocks.iter(), &mut slots);
-    // While the ring is written anew the superblock says not to trust it.
-    assert!(seen.lost == 0 || sb.flags.contains(Flags::AL_DISABLED));
     let mut hot = 0;
     if sb.flags.contains(Flags::PRIMARY_IND) {
-        for extent in slots.iter().filter_map(ReplaySlot::extent) {
+        for extent in hot_extents_of(disk, size) {
             hot += 1;
             let byte = extent as usize * 128;
             if (byte / 4096) as u64 >= l.bitmap_sectors().0 / 8 {
@@ -144,6 +145,36 @@ fn apply_al_of(disk: &mut Disk, size: Sectors) -> usize {
     sb.flags = sb.flags.with(Flags::AL_CLEAN);
     write_superblock(disk, l.superblock, &sb);
     hot
+}
+
+/// Where the metadata are: those of a device that grew may not have moved yet.
+fn known_size(disk: &Disk) -> Sectors {
+    let size = disk.size();
+    find(disk, size).map_or(disk.known, |_| size)
+}
+
+/// Extents in the activity log on the disk.
+pub fn hot_extents(disk: &Disk) -> Vec<u32> {
+    hot_extents_of(disk, known_size(disk))
+}
+
+fn hot_extents_of(disk: &Disk, size: Sectors) -> Vec<u32> {
+    let l = layout(size);
+    let sb = find(disk, size).expect("metadata");
+    let blocks: Vec<[u8; 4096]> = (0..l.striping.blocks())
+        .map(|n| page(disk, l.al_block(n)))
+        .collect();
+    let mut slots = vec![ReplaySlot::EMPTY; 65_535];
+    let seen = al_block::replay(blocks.iter(), &mut slots);
+    // While the ring is written anew the superblock says not to trust it.
+    assert!(seen.lost == 0 || sb.flags.contains(Flags::AL_DISABLED));
+    slots.iter().filter_map(ReplaySlot::extent).collect()
+}
+
+/// Whether a block is marked in the bitmap on the disk.
+pub fn is_set_on_disk(disk: &Disk, bit: u64) -> bool {
+    let byte = page_byte(disk, &layout(known_size(disk)), (bit / 8) as usize);
+    byte >> (bit % 8) & 1 == 1
 }
 
 /// Set bits in the bitmap on the disk, for a device of `size` sectors.

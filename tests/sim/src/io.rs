@@ -123,6 +123,7 @@ impl World {
             }
             _ => {
                 let w = n.writes.remove(Node::key(io)).expect("a write in flight");
+                n.write_failed |= failed;
                 if !failed {
                     n.land(w, true);
                 } else if self.rng.percent(50) {
@@ -294,7 +295,7 @@ impl World {
                 self.truth.zeroing(node, range, tag);
             }
             AppOp::Flush => tag = self.truth.mark(node),
-            AppOp::Read => {}
+            AppOp::Read => self.truth.reading(app, range),
         }
         let (link, good) = (
             self.nodes[node].link(),
@@ -342,11 +343,18 @@ impl World {
         // What was on its way died with the node; what the other one works on goes on.
         let apps: Vec<u64> = self.nodes[node].apps.iter().map(|(_, a)| a.tag).collect();
         apps.into_iter().for_each(|tag| self.truth.undecided(tag));
+        let ids: Vec<AppId> = self.nodes[node]
+            .apps
+            .iter()
+            .map(|(_, a)| a.io.app)
+            .collect();
+        self.truth.died(&ids);
         let was = self.nodes[node].state;
         let mut rng = self.rng.clone();
         let lost = self.nodes[node].power_fails(&mut rng);
         self.rng = rng;
         self.node_died(node, was, &lost);
+        self.check_marks();
     }
 
     /// An application that goes on until it has done all.
@@ -358,8 +366,7 @@ impl World {
             let n = &self.nodes[node];
             n.writable && n.apps.len() < 300
         };
-        if ready {
-            self.hold_open(node, true);
+        if ready && self.hold_open(node, true) {
             self.random_io_of(node, mix);
         }
         let after = Duration(1 + self.rng.below(pause.max(1)));

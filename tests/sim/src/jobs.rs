@@ -2,6 +2,8 @@
 
 //! Administrators who do not wait, one after the other on each node; and helpers.
 
+use crate::drbdmeta;
+use crate::node::Machine;
 use crate::world::{say, Event, World, VOL};
 use drbd_core::node::admin::Command;
 use drbd_core::node::{HelperCommand, HelperId, Input, OpId, PEER};
@@ -48,7 +50,12 @@ impl World {
             let ready = n.state.disk == Disk::Diskless && n.state.conn == Conn::StandAlone;
             if ready && !n.attached {
                 say!(self, "n{node} is down");
-                self.nodes[node].switched_off();
+                let random = self.rng.bits() | 1;
+                let n = &mut self.nodes[node];
+                n.switched_off();
+                if std::mem::take(&mut n.anew) {
+                    drbdmeta::recreate_md(&mut n.disk, random);
+                }
             }
             return;
         }
@@ -83,14 +90,20 @@ impl World {
         }
     }
 
-    /// Applications open the device and close it.
-    pub(crate) fn hold_open(&mut self, node: usize, open: bool) {
-        if std::mem::replace(&mut self.nodes[node].opened, open) != open {
+    /// Applications open the device, if they may, and close it. Says whether it is open.
+    pub(crate) fn hold_open(&mut self, node: usize, open: bool) -> bool {
+        let n = &mut self.nodes[node];
+        let may = |m: &Machine| m.may_open(VOL, true).is_ok();
+        let refused = open && !n.opened && !n.res.as_ref().is_some_and(may);
+        if !refused && std::mem::replace(&mut n.opened, open) != open {
             self.step(node, Input::Opened { vol: VOL, open });
         }
+        open && !refused
     }
 
     pub(crate) fn answered(&mut self, node: usize, op: u32, code: i32) {
+        // ERR_DATA_NOT_CURRENT
+        self.nodes[node].refused = code == 150;
         if self.nodes[node].job == Some(op) {
             self.nodes[node].job = None;
         } else {

@@ -17,6 +17,7 @@ pub mod drbdmeta;
 mod io;
 pub mod jobs;
 pub mod knobs;
+mod marks;
 pub mod mutants;
 pub mod net;
 pub mod node;

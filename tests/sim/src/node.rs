@@ -209,6 +209,12 @@ pub struct Node {
     pub job: Option<u32>,
     /// The machine has its disk.
     pub attached: bool,
+    /// The last attach was refused, as applications have seen other data than those on the disk.
+    pub refused: bool,
+    /// A write has failed on the disk since both agreed.
+    pub write_failed: bool,
+    /// Its metadata are to be made anew once it is down.
+    pub anew: bool,
     /// Applications have the device open.
     pub opened: bool,
     /// The device is writable.
@@ -251,6 +257,9 @@ impl Node {
             jobs: VecDeque::new(),
             job: None,
             attached: false,
+            refused: false,
+            write_failed: false,
+            anew: false,
             opened: false,
             writable: false,
             resynced: 0,
@@ -303,6 +312,7 @@ impl Node {
         self.dancing = false;
         self.tick_at = None;
         self.attached = false;
+        self.refused = false;
         self.opened = false;
         self.writable = false;
         self.answers.clear();

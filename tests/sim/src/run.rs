@@ -156,7 +156,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.want_up(node);
         }
-        self.run_for("a first connection", 120, |w| w.both(Conn::Connected));
+        self.run_for("a first connection", PATIENCE, |w| w.both(Conn::Connected));
         self.truth.forced = true;
         self.want_order(
             0,
@@ -354,7 +354,8 @@ impl World {
         while calm < 3 {
             self.run(Duration::secs(1));
             let quiet = (0..2).all(|n| self.open_ios(n) == 0 && self.nodes[n].jobs.is_empty());
-            calm = if self.is_in_sync() && quiet {
+            let frozen = self.nodes.iter().any(|n| n.state.is_suspended());
+            calm = if self.is_in_sync() && quiet && self.are_linked() && !frozen {
                 calm + 1
             } else {
                 0
@@ -463,6 +464,17 @@ impl World {
         }
     }
 
+    /// A connection that is dead, and of which nobody knows so far, is no end.
+    fn are_linked(&self) -> bool {
+        let link = self.nodes[0].link();
+        let alive = |n: &Node| {
+            n.sockets
+                .as_ref()
+                .is_some_and(|s| s.link == link && !s.dead)
+        };
+        link != 0 && self.nodes.iter().all(alive)
+    }
+
     /// No buffers and no I/O are left over.
     fn leave_nothing(&mut self) {
         // The superblock may be on its way.
@@ -493,12 +505,33 @@ impl World {
                 continue;
             }
             let s = self.nodes[node].state;
-            if s.disk == Disk::Diskless && !self.nodes[node].attached {
+            if self.nodes[node].refused && s.role.is_primary() {
+                // What the applications saw is nowhere any more: they have to end.
+                if s.is_suspended() {
+                    self.want_order(node, Command::ResumeIo { vol: VOL });
+                }
+                self.want_down(node);
+            } else if self.unrelated && node == self.loser() {
+                self.unrelated = false;
+                self.nodes[node].anew = true;
+                self.want_down(node);
+            } else if s.disk == Disk::Diskless && !self.nodes[node].attached {
                 self.want(node, Job::Attach);
             } else if s.conn == Conn::StandAlone {
                 // A split brain that nothing solved: one side loses, in turns if it is refused.
+                let p = self.nodes[self.peer_of(node)].state.disk;
+                if s.disk.max(p) == Disk::Inconsistent && second % 40 == 10 && node == 0 {
+                    // Neither can be the source for the other.
+                    self.truth.forced = true;
+                    let force = true;
+                    self.want_order(node, Command::Secondary { vol: VOL });
+                    self.want_order(node, Command::Primary { vol: VOL, force });
+                }
                 let loser = second % 40 >= 20;
                 let victim = loser && node == (second / 40 % 2) as usize;
+                if victim && s.is_suspended() {
+                    self.want_order(node, Command::ResumeIo { vol: VOL });
+                }
                 if victim && s.role.is_primary() {
                     self.want_order(node, Command::Secondary { vol: VOL });
                 }
@@ -513,13 +546,20 @@ impl World {
         }
     }
 
+    /// Whose data an administrator gives up if he has to choose: not those in use.
+    fn loser(&self) -> usize {
+        usize::from(!self.nodes[1].state.role.is_primary())
+    }
+
     /// Cases in which DRBD waits for a decision.
     fn help(&mut self, node: usize) {
         let s = self.nodes[node].state;
         let p = self.nodes[self.peer_of(node)].state;
         let best = s.disk.max(p.disk) < Disk::Consistent;
         let turn = self.rng.percent(50);
-        if s.conn == Conn::Connected && best && s.disk == Disk::Inconsistent && turn {
+        if s.conn == Conn::Connected && best && s.role.is_primary() {
+            self.want_order(node, Command::Secondary { vol: VOL });
+        } else if s.conn == Conn::Connected && best && s.disk == Disk::Inconsistent && turn {
             // Nobody has good data any more.
             self.truth.forced = true;
             self.want_order(

@@ -10,7 +10,7 @@
 
 use crate::node::App;
 use crate::world::{say, World};
-use drbd_core::node::{AppOp, AppResult, Note};
+use drbd_core::node::{AppId, AppOp, AppResult, Note};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
 use drbd_core::units::{BmBit, Sector, SectorRange, Sectors};
@@ -100,9 +100,18 @@ impl Open {
     }
 }
 
+/// A read that is under way, and what was overwritten since it began: it may return that.
+struct OpenRead {
+    app: AppId,
+    range: SectorRange,
+    old: BTreeSet<(u32, u64)>,
+}
+
 /// The books.
 pub struct Truth {
     debts: Vec<Debt>,
+    /// Reads under way.
+    reads: Vec<OpenRead>,
     /// Writes that wait for their acknowledgement.
     open: Vec<Open>,
     /// Places that were zeroed lately: what they hold cannot be told apart.
@@ -129,6 +138,7 @@ impl Truth {
         };
         Truth {
             debts: vec![debt; nodes],
+            reads: Vec::new(),
             open: Vec::new(),
             zeroed: BTreeSet::new(),
             alone: vec![false; nodes],
@@ -148,6 +158,30 @@ impl Truth {
                 debt.add((range.start.0 + n) as u32, tag + n);
             }
         }
+    }
+
+    /// A read was submitted.
+    pub fn reading(&mut self, app: AppId, range: SectorRange) {
+        let old = BTreeSet::new();
+        self.reads.push(OpenRead { app, range, old });
+    }
+
+    /// It is over: what it may return although it was overwritten.
+    fn read_over(&mut self, app: AppId) -> BTreeSet<(u32, u64)> {
+        match self.reads.iter().position(|r| r.app == app) {
+            Some(at) => self.reads.swap_remove(at).old,
+            None => BTreeSet::new(),
+        }
+    }
+
+    /// Whether a sector was zeroed lately.
+    pub(crate) fn is_zeroed(&self, sector: u32) -> bool {
+        self.zeroed.contains(&sector)
+    }
+
+    /// A node died: so did its I/O.
+    pub fn died(&mut self, apps: &[AppId]) {
+        self.reads.retain(|r| !apps.contains(&r.app));
     }
 
     /// A range is going to be zeroed.
@@ -199,6 +233,13 @@ impl Truth {
         let (open, range, tag) = (&self.open, write.range, write.tag);
         let there = node != write.node;
         let debt = &mut self.debts[node];
+        for read in self.reads.iter_mut().filter(|r| r.range.overlaps(range)) {
+            for sector in range.start.0 as u32..range.end().0 as u32 {
+                let one = [debt.one[sector as usize]];
+                let may = debt.more.get(&sector).map_or(&one[..], |v| &v[..]);
+                read.old.extend(may.iter().map(|v| (sector, *v)));
+            }
+        }
         for (n, found) in (0..range.len.0).zip(found) {
             let sector = (range.start.0 + n) as u32;
             if self.zeroed.contains(&sector) {
@@ -262,8 +303,13 @@ impl World {
     pub(crate) fn judge(&mut self, node: usize, done: &App, result: AppResult) {
         let peer = self.peer_of(node);
         match (done.io.op, result) {
-            (AppOp::Read, Ok(())) => self.check_read(node, done),
-            (AppOp::Read, Err(_)) => {}
+            (AppOp::Read, Ok(())) => {
+                let old = self.truth.read_over(done.io.app);
+                self.check_read(node, done, &old);
+            }
+            (AppOp::Read, Err(_)) => {
+                self.truth.read_over(done.io.app);
+            }
             (AppOp::Flush, Ok(())) => self.truth.flushed(node, done.tag),
             (AppOp::Flush, Err(_)) => {}
             (_, Err(_)) => self.truth.undecided(done.tag),
@@ -328,11 +374,12 @@ impl World {
         }
     }
 
-    fn check_read(&mut self, node: usize, done: &App) {
+    fn check_read(&mut self, node: usize, done: &App, old: &BTreeSet<(u32, u64)>) {
         let peer = self.peer_of(node);
         let local = done.good && self.nodes[node].state.disk == Disk::UpToDate;
         for (sector, value) in (done.io.range.start.0 as u32..).zip(&done.pages) {
             let fine = self.truth.debts[node].may(sector, *value)
+                || old.contains(&(sector, *value))
                 || !local && self.truth.debts[peer].may(sector, *value)
                 || self.is_unwritten(
                     sector as usize,
@@ -423,7 +470,9 @@ impl World {
             .filter(|(at, (a, b))| a != b && !self.truth.is_odd(*at as u32))
             .filter(|(at, (a, b))| !self.is_unwritten(*at, [**a, **b]))
             .filter(|(at, _)| !self.is_ahead(peer, *at as u64))
-            .find(|(_, (a, b))| !moving.contains(**a.max(b)))
+            .filter(|(at, _)| !self.failed_at_source(peer, *at as u64))
+            // Writes that overlap may be sent in another order than they were made.
+            .find(|(_, (a, b))| !moving.contains(**a) && !moving.contains(**b))
             .map(|(at, (a, b))| (at, *a, *b));
         if let Some((at, a, b)) = wrong {
             let bit = BmBit(at as u64 / 8);
@@ -438,6 +487,15 @@ impl World {
     fn is_ahead(&self, node: usize, sector: u64) -> bool {
         let bit = BmBit(sector / 8);
         self.nodes[node].state.conn == Conn::Ahead && self.is_dirty(node, bit) == Some(true)
+    }
+
+    /// A write failed on the disk of a source of a resync: its application was told, and the source
+    /// has the block marked. When its target is done both exchange bitmaps again.
+    fn failed_at_source(&self, node: usize, sector: u64) -> bool {
+        let n = &self.nodes[node];
+        let source = matches!(n.state.conn, Conn::SyncSource | Conn::PausedSyncS);
+        let bit = BmBit(sector / 8);
+        n.write_failed && source && self.is_dirty(node, bit) == Some(true)
     }
 
     /// Values that are on their way to some disk.
@@ -554,6 +612,7 @@ impl World {
         self.truth.alone.fill(false);
         self.truth.forced = false;
         self.truth.zeroed.clear();
+        self.nodes.iter_mut().for_each(|n| n.write_failed = false);
     }
 
     /// The UUIDs that reach a disk are known ones, moved, or one that is new.

@@ -129,6 +129,8 @@ pub struct World {
     pub last_size: Sectors,
     /// Requests of administrators made so far.
     pub(crate) next_op: u32,
+    /// The nodes found that their data have nothing in common.
+    pub(crate) unrelated: bool,
     /// Cuts that end at some moment: when, what leads to which node.
     pub(crate) healing: Vec<(Instant, usize)>,
     seed: u64,
@@ -175,6 +177,7 @@ impl World {
             completed: None,
             last_size: Sectors(0),
             next_op: 1,
+            unrelated: false,
             healing: Vec::new(),
             seed,
         }
@@ -503,7 +506,10 @@ impl World {
         match note {
             Note::ResyncBegins { bits, .. } => self.nodes[node].resynced = bits,
             Note::Compared { result, rule } => self.stats.rule(rule, result),
-            Note::SplitBrain | Note::Unrelated => self.split_brain(node, note),
+            Note::SplitBrain | Note::Unrelated => {
+                self.unrelated |= note == Note::Unrelated;
+                self.split_brain(node, note);
+            }
             Note::Violated {
                 why: drbd_core::node::Violation::Digest,
                 ..

@@ -156,7 +156,7 @@ effect_set! {
         DisklessPeerPromoted = 8,
         /// A peer without a disk became Secondary: write the bitmap. Only with a disk.
         DisklessPeerDemoted = 9,
-        /// Write the bitmap, if the connection now is at most Connected. Only with a disk.
+        /// Write the bitmap; only then may the superblock say Secondary. Only with a disk.
         Demoted = 10,
         /// Last step of an attach: send sizes, UUIDs and state.
         SendAttached = 11,
@@ -477,8 +477,17 @@ pub enum NewUuid {
 /// Judges [`Later::PeerDataLost`] when it is carried out, with a disk attached.
 ///
 /// `bitmap_uuid` is that of the disk, `suspended` says whether application I/O is, at this moment.
-pub fn uuid_when_peer_data_lost(new: State, bitmap_uuid: u64, suspended: bool) -> NewUuid {
-    let in_use = new.role.is_primary() || new.peer.is_primary();
+/// A peer that just comes, as Primary without a disk, or to which this disk just comes, has not
+/// written anything here so far and may go away again: the C driver does not wait for that, and a
+/// split brain may seem to be there.
+pub fn uuid_when_peer_data_lost(
+    old: State,
+    new: State,
+    bitmap_uuid: u64,
+    suspended: bool,
+) -> NewUuid {
+    let comes = old.conn < Conn::Connected || old.disk < Disk::UpToDate;
+    let in_use = new.role.is_primary() || new.peer.is_primary() && !comes;
     if !in_use || bitmap_uuid != 0 || new.disk < Disk::UpToDate {
         NewUuid::No
     } else if suspended {

@@ -13,7 +13,7 @@ use super::code::Ss;
 use super::sanitize::sanitize;
 use super::transition::{
     check, evaluate, is_cluster_wide, is_valid_conn_transition, is_valid_soft_transition,
-    is_valid_state, is_valid_transition, Flags, New, Refusal,
+    is_valid_state, is_valid_transition, refuse_promotion, Flags, New, Refusal,
 };
 use super::types::{Context, State, StateChange};
 use super::{conn::State as Conn, disk::State as Disk};
@@ -46,6 +46,7 @@ pub enum Reply {
 /// breaks the same rule is no excuse for a change that concerns the peer.
 pub fn plan(old: State, change: StateChange, ctx: Context) -> Result<Scope, Refusal> {
     let (wanted, _) = sanitize(old, change.apply(old), ctx);
+    refuse_promotion(old, change, wanted)?;
     let refuse = |code, by_hard_rule| {
         Err(Refusal {
             code,

@@ -91,6 +91,23 @@ fn limits(conn: Conn) -> Limits {
     }
 }
 
+#[cfg(test)]
+std::thread_local! {
+    /// Tests that compare with the C driver take back what differs from it on purpose: `agree` and
+    /// `refuse_promotion`.
+    pub(super) static LIKE_C: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+}
+
+#[cfg(test)]
+pub(super) fn like_c() -> bool {
+    LIKE_C.get()
+}
+
+#[cfg(not(test))]
+pub(super) const fn like_c() -> bool {
+    false
+}
+
 /// Completes `wish`, asked for while the state is `old`, by everything it implies.
 pub fn sanitize(old: State, wish: State, ctx: Context) -> (State, Option<Warning>) {
     let mut new = wish;
@@ -114,11 +131,7 @@ pub fn sanitize(old: State, wish: State, ctx: Context) -> (State, Option<Warning
         warning = lost_while_negotiating(old, &mut new, ctx).or(warning);
     }
     if new.conn >= Conn::Connected && new.conn < Conn::Ahead {
-        for copy in [&mut new.disk, &mut new.pdsk] {
-            if matches!(*copy, Disk::Consistent | Disk::Outdated) {
-                *copy = Disk::UpToDate;
-            }
-        }
+        agree(old, &mut new);
     }
 
     let limits = limits(new.conn);
@@ -132,6 +145,27 @@ pub fn sanitize(old: State, wish: State, ctx: Context) -> (State, Option<Warning
     suspend(old, &mut new, ctx);
     new.conn = paused_or_running(new);
     (new, warning)
+}
+
+/// While there is a connection a copy is either good or has to become so: Consistent and Outdated
+/// go. Where the other node has no disk, nobody can say that an Outdated copy is good: it is not,
+/// be it that both connect or that a resync is aborted; nor is the target's of such a resync. The
+/// C driver calls all of them UpToDate.
+fn agree(old: State, new: &mut State) {
+    let aborted = old.conn > Conn::Connected && new.conn == Conn::Connected && !like_c();
+    let own = new.disk >= Disk::Inconsistent || like_c();
+    let other = new.pdsk >= Disk::Inconsistent || like_c();
+    new.disk = match new.disk {
+        Disk::Outdated if !other => Disk::Inconsistent,
+        Disk::Outdated | Disk::Consistent => Disk::UpToDate,
+        disk => disk,
+    };
+    new.pdsk = match new.pdsk {
+        Disk::Consistent if aborted && !own => Disk::Inconsistent,
+        Disk::Outdated if !own => Disk::Inconsistent,
+        Disk::Outdated | Disk::Consistent => Disk::UpToDate,
+        disk => disk,
+    };
 }
 
 /// Without a connection nothing is known of the peer but what the meta data keep of its disk.

@@ -92,31 +92,33 @@ fn snapshot_of_all_states_and_events() {
     assert_eq!((sum, counts.as_slice()), (SNAPSHOT, COUNTS));
 }
 
-const SNAPSHOT: u64 = 12427568244947414019;
+const SNAPSHOT: u64 = 11649407658871769664;
 const COUNTS: &[(i32, u32)] = &[
     (-21, 630),
-    (-18, 37917),
-    (-16, 3960),
-    (-15, 116490),
-    (-11, 7616),
+    (-18, 37807),
+    (-16, 4710),
+    (-15, 116470),
+    (-11, 7662),
     (-9, 864),
-    (-8, 15230),
+    (-8, 15161),
     (-7, 6885),
-    (-6, 7277),
-    (-2, 38312),
+    (-6, 7209),
+    (-2, 45308),
     (-1, 3024),
-    (1, 562715),
-    (2, 173672),
+    (1, 555208),
+    (2, 173654),
 ];
 
 /// The C driver's own functions, compiled for the host and run over the same states and events in
-/// four contexts in turn, gave this sum of new states, codes, scopes and warnings.
+/// four contexts in turn, gave this sum of new states, codes, scopes and warnings. Where the rules
+/// here differ on purpose (see `LIKE_C`), they are made to agree for this test.
 const SUM_OF_THE_C_DRIVER: u64 = 10150304871452584772;
 
 #[test]
 fn answers_are_those_of_the_c_driver() {
     let events = events();
     let mut sum = 0xcbf2_9ce4_8422_2325;
+    sanitize::LIKE_C.set(true);
     for (i, old) in all_states().enumerate() {
         let variant = i / 2 % 4;
         let ctx = Context {
@@ -441,6 +443,25 @@ fn becoming_sync_source_names_the_resync_before_telling_the_state() {
     assert!(!effects(old, new.state, 95)
         .later
         .contains(Later::SendSyncUuid));
+}
+
+#[test]
+fn an_outdated_copy_is_not_good_for_want_of_a_better_one() {
+    let after = |old, change| {
+        let new = evaluate(old, change, Flags::HARD, STRICT).unwrap().state;
+        (new.conn, new.disk, new.pdsk)
+    };
+    let n = StateChange::NONE;
+    let target = state(|s| (s.conn, s.disk) = (C::WFSyncUUID, D::Outdated));
+    let aborted = (C::Connected, D::Inconsistent, D::Failed);
+    assert_eq!(after(target, n.pdsk(D::Failed)), aborted);
+    let source = state(|s| (s.conn, s.pdsk) = (C::WFBitMapS, D::Consistent));
+    let aborted = (C::Connected, D::Failed, D::Inconsistent);
+    assert_eq!(after(source, n.disk(D::Failed)), aborted);
+    // Nor because somebody wants it outdated while there is a connection.
+    let bad = state(|s| (s.conn, s.disk) = (C::Connected, D::Inconsistent));
+    let refusal = evaluate(bad, n.disk(D::Outdated), Flags::SOFT, STRICT).unwrap_err();
+    assert_eq!(refusal.code, Ss::LowerThanOutdated);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! Nothing here waits or talks to the peer; [`request`](super::request) builds on it.
 
 use super::code::Ss;
-use super::sanitize::{sanitize, Warning};
+use super::sanitize::{like_c, sanitize, Warning};
 use super::types::{Context, Fencing, State, StateChange};
 use super::{conn::State as Conn, disk::State as Disk, role::Role};
 
@@ -73,6 +73,9 @@ pub fn evaluate(
     ctx: Context,
 ) -> Result<New, Refusal> {
     let (wanted, warning) = sanitize(old, change.apply(old), ctx);
+    if !flags.hard {
+        refuse_promotion(old, change, wanted)?;
+    }
     if wanted == old {
         return Ok(New {
             state: old,
@@ -88,6 +91,35 @@ pub fn evaluate(
         code,
         changed: true,
     })
+}
+
+/// A disk that is worse than Outdated can not be outdated. While there is a connection the rules
+/// would see a wish for UpToDate instead, and the C driver grants that.
+///
+/// # Errors
+///
+/// Such a wish.
+pub(super) fn refuse_promotion(
+    old: State,
+    change: StateChange,
+    wanted: State,
+) -> Result<(), Refusal> {
+    let outdates = change.disk == Some(Disk::Outdated) && wanted.disk > Disk::Outdated && !like_c();
+    let code = match old.disk {
+        Disk::Diskless => Ss::IsDiskless,
+        Disk::Failed | Disk::Negotiating | Disk::Inconsistent => Ss::LowerThanOutdated,
+        Disk::Attaching | Disk::Outdated | Disk::DUnknown | Disk::Consistent | Disk::UpToDate => {
+            return Ok(());
+        }
+    };
+    if outdates {
+        return Err(Refusal {
+            code,
+            wanted,
+            by_hard_rule: false,
+        });
+    }
+    Ok(())
 }
 
 /// Asks all rules about the step from `old` to the sanitized `wanted`.

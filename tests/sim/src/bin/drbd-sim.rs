@@ -144,15 +144,17 @@ fn many(
 fn seconds(n: u64, from: u64) -> ExitCode {
     let (stats, failed, took) = many(n, from, None);
     print!("{}", stats.table(took));
-    let mut kinds: Vec<(String, u64, u64, String)> = Vec::new();
+    let mut kinds: Vec<(String, Vec<u64>, String)> = Vec::new();
     for (seed, oracle, why) in failed {
         match kinds.iter_mut().find(|(o, ..)| *o == oracle) {
-            Some((_, n, ..)) => *n += 1,
-            None => kinds.push((oracle, 1, seed, why)),
+            Some((_, seeds, _)) => seeds.push(seed),
+            None => kinds.push((oracle, vec![seed], why)),
         }
     }
-    for (oracle, n, seed, why) in &kinds {
-        println!("FAILED {n} times, first by seed {seed}: {oracle}: {why}");
+    for (oracle, seeds, why) in &kinds {
+        let some: Vec<String> = seeds.iter().take(12).map(u64::to_string).collect();
+        let (n, some) = (seeds.len(), some.join(" "));
+        println!("FAILED {n} times, by seeds {some}: {oracle}: {why}");
     }
     ExitCode::from(u8::from(!kinds.is_empty()))
 }

@@ -261,19 +261,15 @@ impl<S: Store> Resource<S> {
                 }
                 Done::Yes
             }
-            Later::PeerDataLost | Later::DisklessPeerPromoted if has_disk => {
-                self.later_new_uuid(vol, later, item, h)
-            }
-            Later::Demoted if self.state(vol).conn > Conn::Connected => Done::Yes,
-            Later::DisklessPeerDemoted | Later::Demoted if has_disk => {
+            Later::PeerDataLost if has_disk => self.later_new_uuid(vol, item, h),
+            // With its first write: see `begin_generation`.
+            Later::DisklessPeerPromoted => Done::Yes,
+            Later::Demoted => self.later_demoted(vol, item, h),
+            Later::DisklessPeerDemoted if has_disk => {
                 self.write_bitmap(vol, Pages::Changed, again, h);
                 Done::Waits
             }
-            Later::SendSyncUuid
-            | Later::PeerDataLost
-            | Later::DisklessPeerPromoted
-            | Later::DisklessPeerDemoted
-            | Later::Demoted => Done::Yes,
+            Later::SendSyncUuid | Later::PeerDataLost | Later::DisklessPeerDemoted => Done::Yes,
             Later::SendAttached => self.later_send_attached(vol, item, h),
             Later::SendStatePause
             | Later::SendStateConnected
@@ -319,6 +315,21 @@ impl<S: Store> Resource<S> {
                 }
             }
         }
+        Done::Yes
+    }
+
+    /// From now on the activity log does not count: what it stands for has to be in the bitmap on
+    /// disk first. The C driver leaves that out while there is a resync.
+    fn later_demoted(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        if item.step == 0 && self.state(vol).disk >= Disk::Inconsistent {
+            let again = After::Control(Next::AfterChange { vol });
+            self.write_bitmap(vol, Pages::Changed, again, h);
+            return Done::WaitsThen(1);
+        }
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.demoting = false;
+        }
+        self.recompute_md_flags(vol, h);
         Done::Yes
     }
 
@@ -411,20 +422,14 @@ impl<S: Store> Resource<S> {
         Done::Yes
     }
 
-    fn later_new_uuid(&mut self, vol: VolIx, later: Later, item: Item, h: &mut impl Host) -> Done {
+    fn later_new_uuid(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 1 {
             self.send_uuids(vol, 0, h);
             return Done::Yes;
         }
         let bitmap = self.disk(vol).map_or(0, |d| d.uuids.bitmap);
-        let what = if later == Later::PeerDataLost {
-            uuid_when_peer_data_lost(item.new, bitmap, self.state(vol).is_suspended())
-        } else if bitmap == 0 {
-            NewUuid::Create
-        } else {
-            NewUuid::No
-        };
-        match what {
+        let suspended = self.state(vol).is_suspended();
+        match uuid_when_peer_data_lost(item.old, item.new, bitmap, suspended) {
             NewUuid::No => Done::Yes,
             NewUuid::Defer => {
                 if let Some(v) = self.vol_mut(vol) {
@@ -448,7 +453,11 @@ impl<S: Store> Resource<S> {
         match after_full_bitmap(item.ok, self.state(vol).conn) {
             FullBitmap::Nothing => {}
             FullBitmap::WaitForSyncUuid => {
-                let change = StateChange::NONE.conn(Conn::WFSyncUUID);
+                // All bits are set: should the connection be lost now, a full sync is due all the
+                // same. The C driver leaves it at Outdated, and forgets that.
+                let change = StateChange::NONE
+                    .conn(Conn::WFSyncUUID)
+                    .disk(Disk::Inconsistent);
                 self.change_state(vol, change, Flags::VERBOSE, h);
             }
             FullBitmap::StartSource => self.start_resync(vol, Side::Source, h),
@@ -487,6 +496,9 @@ impl<S: Store> Resource<S> {
                 }
                 if item.new.conn >= Conn::Connected {
                     self.send_state(vol, item.new, h);
+                }
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.failure_sent = true;
                 }
                 self.cancel_resync(vol, h);
                 self.md_sync(vol, again, h);

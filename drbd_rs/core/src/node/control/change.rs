@@ -266,8 +266,12 @@ impl<S: Store> Resource<S> {
             v.state.susp_fen = susp.fencing;
         }
         if let Some(v) = self.vol_mut(vol) {
+            v.ctl.demoting |= old.role.is_primary() && !new.state.role.is_primary();
             v.state = new.state;
             v.ctl.after.push(old, new.state, new.warning, parts, apv);
+        }
+        if old.replicates() && !new.state.replicates() {
+            self.replication_stops(vol);
         }
         for now in fx.now.iter() {
             self.carry_out(vol, now, h);
@@ -340,6 +344,11 @@ impl<S: Store> Resource<S> {
         }
         let Some(b) = v.backing.as_mut() else { return };
         let flags = meta_flags::recompute(v.state, b.disk.flags, v.ctl.crashed_primary);
+        let flags = if v.ctl.demoting {
+            flags | meta_flags::PRIMARY_IND
+        } else {
+            flags
+        };
         if flags != b.disk.flags {
             b.disk.flags = flags;
             self.md_dirty(vol, h);

@@ -131,6 +131,12 @@ impl<S: Store> Resource<S> {
             {
                 return false;
             }
+            if self.lose_frozen(h) || self.new_generations(peer, h) {
+                return true;
+            }
+            if self.conn(peer).is_some_and(|c| c.ctl.greeting_waits != 0) {
+                return false;
+            }
             self.send_protocol(peer, false, h);
             if let Some(c) = self.conn_mut(peer) {
                 c.ctl.state_sent = true;
@@ -168,6 +174,37 @@ impl<S: Store> Resource<S> {
             self.change_conn(peer, change, Flags::HARD, h);
         }
         true
+    }
+
+    /// Begins new generations of data where the peer may lack frozen writes: so a resync follows.
+    /// True: one was begun.
+    fn new_generations(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            let lost = self
+                .vol_mut(vol)
+                .is_some_and(|v| core::mem::take(&mut v.ctl.frozen_lost));
+            let fresh = self.disk(vol).is_some_and(|d| d.uuids.bitmap == 0);
+            if !lost || !fresh || self.state(vol).disk < Disk::UpToDate {
+                continue;
+            }
+            if let Some(v) = self.vol_mut(vol) {
+                v.ctl.new_current_uuid = false;
+            }
+            self.uuid_new_current(vol, h);
+            if let Some(c) = self.conn_mut(peer) {
+                c.ctl.greeting_waits = c.ctl.greeting_waits.saturating_add(1);
+            }
+            self.md_sync(vol, After::Control(Next::GenerationStored), h);
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn generation_stored(&mut self, peer: PeerIx) {
+        if let Some(c) = self.conn_mut(peer) {
+            c.ctl.greeting_waits = c.ctl.greeting_waits.saturating_sub(1);
+        }
     }
 
     /// A volume tells the peer about itself: settings, sizes, UUIDs, state.

@@ -308,6 +308,7 @@ impl<S: Store> Resource<S> {
         }
         v.ctl.last_words = LastWords::None;
         v.ctl.failure_told = false;
+        v.ctl.failure_sent = false;
         let change = StateChange::NONE.disk(DiskState::Diskless);
         self.change_state(vol, change, Flags::HARD, h);
     }

@@ -95,6 +95,8 @@ pub enum Next {
     },
     /// A volume has written its bitmap after a connection was lost.
     CleanedUp,
+    /// A new generation of data is stored, and the peer may be greeted.
+    GenerationStored,
     /// fence-peer is back.
     Fenced {
         /// The peer that was to be fenced.
@@ -182,6 +184,8 @@ pub(crate) struct ConnectionControl {
     pub(crate) last_apv: u32,
     /// The first packets are outstanding: of all (`Some(None)`), or of the volumes from this one.
     pub(crate) greeting: Option<Option<u16>>,
+    /// New generations of data that have to be stored before the first packets.
+    pub(crate) greeting_waits: u16,
     /// Volumes from this one on have to send their SYNC_PARAM again.
     pub(crate) params_due: Option<u16>,
     /// Pings and their answers.
@@ -216,6 +220,9 @@ pub(crate) struct VolumeControl {
     pub(crate) opened: u32,
     /// A new current UUID is due as soon as I/O is resumed (NEW_CUR_UUID).
     pub(crate) new_current_uuid: bool,
+    /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
+    /// greeted.
+    pub(crate) frozen_lost: bool,
     /// This node crashed while it was Primary (CRASHED_PRIMARY).
     pub(crate) crashed_primary: bool,
     /// The next STATE of the peer leads to a handshake (CONSIDER_RESYNC).
@@ -238,7 +245,12 @@ pub(crate) struct VolumeControl {
     pub(crate) was_read_error: bool,
     /// Local I/O is aborted, not waited for (FORCE_DETACH).
     pub(crate) force_detach: bool,
-    /// Helper and peer were told that the disk failed.
+    /// It was Primary a moment ago, and its bitmap is not yet on disk: until then the superblock
+    /// says Primary, so that the activity log counts should it crash.
+    pub(crate) demoting: bool,
+    /// The peer, if there is one, was told that the disk failed.
+    pub(crate) failure_sent: bool,
+    /// So it was, the helper too, and the superblock is written.
     pub(crate) failure_told: bool,
     /// How far the last writes of a failed disk are.
     pub(crate) last_words: disk::LastWords,
@@ -304,6 +316,7 @@ impl ConnectionControl {
             agreed: None,
             last_apv: 0,
             greeting: None,
+            greeting_waits: 0,
             params_due: None,
             ping: Ping::new(),
             state_sent: false,
@@ -327,6 +340,7 @@ impl VolumeControl {
             ed_uuid: 0,
             opened: 0,
             new_current_uuid: false,
+            frozen_lost: false,
             crashed_primary: false,
             consider_resync: false,
             resync_after_neg: false,
@@ -338,6 +352,8 @@ impl VolumeControl {
             was_io_error: false,
             was_read_error: false,
             force_detach: false,
+            demoting: false,
+            failure_sent: false,
             failure_told: false,
             last_words: disk::LastWords::None,
             dropped: false,

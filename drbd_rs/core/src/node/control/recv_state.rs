@@ -132,6 +132,9 @@ impl<S: Store> Resource<S> {
                 peer.disk = Disk::Diskless;
                 real = Disk::Diskless;
                 conn = Conn::Connected;
+                // It has to find out as well. The C driver lets it wait.
+                self.send_uuids(vol, 0, h);
+                self.send_state(vol, os, h);
             }
             Decided::Refused => {
                 self.refused_by_handshake(h);
@@ -165,6 +168,12 @@ impl<S: Store> Resource<S> {
     ) -> Option<Disk> {
         let was_bad = matches!(os.pdsk, Disk::Inconsistent | Disk::Consistent);
         let busy = os.conn > Conn::Connected;
+        let source = matches!(os.conn, Conn::SyncSource | Conn::PausedSyncS);
+        if source && peer.conn == Conn::Connected && peer.disk == Disk::Inconsistent {
+            // It is done, but some blocks failed. The C driver stays SyncSource for ever.
+            self.resync_told_done(vol, h);
+            return None;
+        }
         if was_bad && real == Disk::UpToDate && busy && os.disk == Disk::UpToDate {
             if peer.conn > Conn::Connected && peer.conn < Conn::SyncSource {
                 return Some(Disk::Inconsistent);
@@ -174,6 +183,8 @@ impl<S: Store> Resource<S> {
                 let weight = self.vol(vol).and_then(|v| v.backing.as_ref());
                 if weight.map_or(0, |b| b.bitmap.weight()) <= failed {
                     self.resync_finished(vol, h);
+                } else {
+                    self.resync_told_done(vol, h);
                 }
                 return None;
             }
@@ -218,8 +229,13 @@ impl<S: Store> Resource<S> {
         let mut change = StateChange::NONE.conn(conn).peer(peer.role).pdsk(real);
         change.peer_isp = Some(peer.aftr_isp || peer.user_isp);
         let decided = v.backing.as_ref().and_then(|b| b.disk.decided);
-        if let (Conn::Connected | Conn::WFBitMapS, Disk::Negotiating, Some((disk, _))) =
-            (conn, os.disk, decided)
+        // A peer with a disk may have said something else before it heard of the attach: then its
+        // UUIDs are still on their way, and a state behind them, which decides. The C driver would
+        // take the disk for good at once.
+        let compared =
+            peer.disk < Disk::Negotiating || v.peers.iter().any(|p| p.ctl.uuids.is_some());
+        if let (Conn::Connected | Conn::WFBitMapS, Disk::Negotiating, Some((disk, _)), true) =
+            (conn, os.disk, decided, compared)
         {
             change.disk = Some(disk);
         }

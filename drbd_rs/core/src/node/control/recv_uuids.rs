@@ -36,7 +36,11 @@ impl<S: Store> Resource<S> {
         let joining = s.conn < Conn::Connected || s.pdsk == Disk::Diskless;
         let diskless = s.disk < Disk::Inconsistent;
         let primary = s.role == Role::Primary;
-        if joining && diskless && primary && differs(v.ctl.ed_uuid, p.current) {
+        // A peer that is there has begun a generation for what this node writes to it; or it has
+        // attached an older disk, and knew no better.
+        let older = v.ctl.ed_uuid != 0 && differs(v.ctl.ed_uuid, p.bitmap);
+        let other = differs(v.ctl.ed_uuid, p.current) && (joining || older);
+        if other && diskless && primary {
             let note = Note::PeerOnlyWithUuid(v.ctl.ed_uuid);
             self.log(vol, note, h);
             self.refuse_peer(PEER, h);
@@ -97,6 +101,8 @@ impl<S: Store> Resource<S> {
         let random = h.random();
         let Some(v) = self.vol_mut(vol) else { return };
         let primary = v.state.role.is_primary();
+        // What was put off until I/O goes on is done with it.
+        v.ctl.new_current_uuid = false;
         let Some(b) = v.backing.as_mut() else { return };
         let overwritten = b.disk.uuids.new_current(random, primary);
         v.ctl.ed_uuid = b.disk.uuids.current;

@@ -146,6 +146,7 @@ impl<S: Store> Resource<S> {
             Next::Resize { vol, turn } => self.resize_goes_on(vol, turn, ok, h),
             Next::SizesSettled { vol } => self.sizes_settled(vol, h),
             Next::CleanedUp => self.cleaned_up(PEER),
+            Next::GenerationStored => self.generation_stored(PEER),
             Next::Fenced { peer } => self.fenced(peer, h),
         }
     }

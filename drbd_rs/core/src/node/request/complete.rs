@@ -18,6 +18,8 @@ use crate::store::slab::Id;
 impl<S: Store> Resource<S> {
     /// Draws the conclusions from what is known of a request.
     pub(super) fn settle(&mut self, id: Id, h: &mut impl Host) {
+        self.weigh_copies(id);
+        self.note_in_sync(id, h);
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
@@ -79,7 +81,8 @@ impl<S: Store> Resource<S> {
         self.put_extents(id);
     }
 
-    fn put_extents(&mut self, id: Id) {
+    /// Gives back the extents that a request holds, in whichever log.
+    pub(super) fn put_extents(&mut self, id: Id) {
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };
@@ -104,8 +107,6 @@ impl<S: Store> Resource<S> {
             let both = r.local == Local::Ok && r.net.is_good();
             if !both {
                 self.set_out_of_sync(r.vol, r.io.range, h);
-            } else if r.net.answer() == Some(Answer::GoodInSync) {
-                self.in_sync_or_announced(&r, h);
             }
         }
         self.put_extents(id);
@@ -115,14 +116,33 @@ impl<S: Store> Resource<S> {
         self.io.requests.remove(id);
     }
 
-    /// The peer has cleared the bits of a write. While this node is ahead it may have written there
-    /// again since: then both keep them.
-    fn in_sync_or_announced(&mut self, r: &Request, h: &mut impl Host) {
+    /// Clears the bits of a write as soon as both sides have it and the peer has cleared its own.
+    /// If replication has stopped since it was sent, this node may have written there again, for
+    /// itself alone: then its bits stay, and while it is ahead the peer gets its own back. The C
+    /// driver waits for the end of the epoch, and then clears what was set since.
+    fn note_in_sync(&mut self, id: Id, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        let both = r.local == Local::Ok && r.net.answer() == Some(Answer::GoodInSync);
+        if !both || r.in_sync || !r.is_write() {
+            return;
+        }
+        r.in_sync = true;
+        let r = *r;
+        let stops = self.io_vol(r.vol).map_or(0, |v| v.io.stops);
         if self.io_state(r.vol).conn == Conn::Ahead {
             self.set_out_of_sync(r.vol, r.io.range, h);
             self.tell_out_of_sync(r.vol, r.io.range, h);
-        } else {
+        } else if r.stops == stops {
             self.set_in_sync(r.vol, r.io.range, h);
+        }
+    }
+
+    /// From now on writes of this volume do not reach the peer's disk.
+    pub(crate) fn replication_stops(&mut self, vol: VolIx) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.stops = v.io.stops.wrapping_add(1);
         }
     }
 

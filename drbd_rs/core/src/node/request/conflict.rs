@@ -363,7 +363,7 @@ impl<S: Store> Resource<S> {
     /// Tries those again that were put aside; true if room ran out.
     #[inline(never)]
     pub(super) fn held_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
-        if self.io_state(vol).is_suspended() || self.io.thaw.is_running() {
+        if self.io_state(vol).is_suspended() || self.io.thaw.blocks() {
             return false;
         }
         let waiting = self.io_vol(vol).map_or(0, |v| v.io.held.len());

@@ -12,7 +12,8 @@ pub(super) const WAITERS: usize = 8;
 
 impl<S: Store> Resource<S> {
     /// Admits no new application I/O until [`Resource::gate_open`]; `after` runs, with `ok`, when
-    /// none is in flight. Without such a volume, or with too many waiting, it runs without `ok` and
+    /// none is in flight, or what is in flight is frozen; a resync waits for the end of that, too.
+    /// Without such a volume, or with too many waiting, it runs without `ok` and
     /// nothing was closed.
     pub(crate) fn gate_close(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
         let taken = self.io_vol_mut(vol).is_some_and(|v| {
@@ -45,10 +46,16 @@ impl<S: Store> Resource<S> {
             let Some(v) = self.io_vol_mut(vol) else {
                 return;
             };
-            if v.io.in_flight != 0 || h.room() < super::UNIT {
+            let idle = v.io.in_flight == 0;
+            if !idle && !v.state.is_suspended() || h.room() < super::UNIT {
                 return;
             }
-            let due = v.io.gate_waiters.iter_mut().find(|w| **w != After::Nothing);
+            let may = |w: &After| match w {
+                After::Nothing => false,
+                After::Resync(_) => idle,
+                After::Control(_) | After::Request(_) => true,
+            };
+            let due = v.io.gate_waiters.iter_mut().find(|w| may(w));
             let Some(due) = due else { return };
             let after = core::mem::replace(due, After::Nothing);
             self.run_after(after, true, h);

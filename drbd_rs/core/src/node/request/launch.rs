@@ -13,6 +13,7 @@ use super::super::io::{
 };
 use super::super::{Resource, Store, PEER};
 use crate::bitmap::BitSpan;
+use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::State;
 use crate::store::slab::Id;
@@ -45,7 +46,7 @@ impl<S: Store> Resource<S> {
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
-        if self.io_state(r.vol).is_suspended() || self.io.thaw.is_running() {
+        if self.io_state(r.vol).is_suspended() || self.io.thaw.blocks() {
             if r.touched {
                 self.hold(id);
             } else {
@@ -53,7 +54,7 @@ impl<S: Store> Resource<S> {
             }
             return;
         }
-        if r.is_write() && self.peer_writes_to(r.vol, r.io.range) {
+        if r.is_write() && (self.peer_writes_to(r.vol, r.io.range) || self.fails_unheard(r.vol)) {
             self.hold(id);
             return;
         }
@@ -65,13 +66,62 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// The first write that only this node gets begins a generation of data; it waits until that
+    /// is stored, and for the end of a handshake. Mostly the generation began when the peer was
+    /// lost; not so if this disk was not there then (the C driver forgets it in that case).
+    fn goes_on_alone(&mut self, vol: VolIx, s: State, h: &mut impl Host) -> bool {
+        let alone = s.role.is_primary() && s.disk == Disk::UpToDate && s.conn <= Conn::Connected;
+        let Some(v) = self.io_vol(vol).filter(|_| alone) else {
+            return false;
+        };
+        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0);
+        if fresh && s.conn == Conn::WFReportParams {
+            return true;
+        }
+        if fresh && !v.io.generation {
+            self.start_generation(vol, h);
+        }
+        self.io_vol(vol).is_some_and(|v| v.io.generation)
+    }
+
+    /// Whether the activity log of the present disk covers a write, or was asked.
+    fn is_logged(&self, r: &Request) -> bool {
+        let b = self.io_vol(r.vol).and_then(|v| v.backing.as_ref());
+        b.is_some_and(|b| r.log_of != 0 && r.log_of == b.meta_io.instance)
+    }
+
+    /// Whether the own disk is lost and the peer has yet to hear so. A write that only the peer
+    /// gets must follow that news: from then on the peer marks what this node lacks. The C driver
+    /// sends it at once; should this disk come back, nobody knows that the write is not there.
+    fn fails_unheard(&self, vol: VolIx) -> bool {
+        self.io_vol(vol)
+            .is_some_and(|v| v.state.disk == Disk::Failed && !v.ctl.failure_sent)
+            && self.connected(PEER).is_some()
+    }
+
     fn activate(&mut self, id: Id) {
         let epoch = self.io.epoch;
         if let Some(r) = self.io.requests.get_mut(id) {
             r.stage = Stage::Active;
             r.epoch = epoch;
+            r.counts = [!r.is_write(); 2];
         }
+        self.weigh_copies(id);
         self.io.log.append(&mut self.io.requests, id);
+    }
+
+    /// Notes which copies are good enough for a write to be safe there. The C driver does not ask:
+    /// it calls a write done that failed here and is only on a target of a resync.
+    pub(super) fn weigh_copies(&mut self, id: Id) {
+        let Some(r) = self.io.requests.get(id) else {
+            return;
+        };
+        let s = self.io_state(r.vol);
+        if let Some(r) = self.io.requests.get_mut(id) {
+            let [here, there] = &mut r.counts;
+            *here |= s.disk == Disk::UpToDate;
+            *there |= s.pdsk == Disk::UpToDate;
+        }
     }
 
     fn launch_write(&mut self, id: Id, r: Request, h: &mut impl Host) {
@@ -94,6 +144,16 @@ impl<S: Store> Resource<S> {
         if let Some(why) = why {
             self.complete(id, Err(why), h);
             self.settle(id, h);
+            return;
+        }
+        if local && sized && !remote && self.goes_on_alone(r.vol, s, h) {
+            self.hold(id);
+            return;
+        }
+        if local && sized && !self.is_logged(&r) {
+            // It began when there was no disk, or another one.
+            self.put_extents(id);
+            self.enter_log(r.vol, id, h);
             return;
         }
         self.activate(id);
@@ -260,9 +320,14 @@ impl<S: Store> Resource<S> {
     /// Marks the leg to the peer as begun.
     fn net_begins(&mut self, id: Id, expect: Expect) {
         let incarnation = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
+        let vol = self.io.requests.get(id).map(|r| r.vol);
+        let stops = vol
+            .and_then(|vol| self.io_vol(vol))
+            .map_or(0, |v| v.io.stops);
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };
+        r.stops = stops;
         r.net = Net::Live {
             queued: true,
             answer: Answer::Awaited,
@@ -400,7 +465,6 @@ fn write_flags(r: &Request, s: State, apv: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::node::io::{AppId, AppIo, IoFlags};
-    use crate::state::conn::State as Conn;
     use crate::time::Instant;
     use crate::units::SectorRange;
 

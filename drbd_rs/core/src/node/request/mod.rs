@@ -83,9 +83,12 @@ pub(super) const UNIT: usize = 12;
 /// Continuations that may be due at once.
 const AFTERS: usize = 32;
 
-/// Steps of this part that wait for something: none so far, its pump finds out by itself.
+/// Steps of this part that wait for something; mostly its pump finds out by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {}
+pub enum Next {
+    /// The generation of data that a peer without a disk begins is stored.
+    Generation(VolIx),
+}
 
 /// Storage for the requests of a resource. Its lengths are the limits.
 pub struct Storage<S: Store> {
@@ -170,6 +173,10 @@ pub(crate) struct VolumeIo<S: Store> {
     on_wire: u64,
     /// Requests with a live leg to the peer.
     live: u32,
+    /// A new generation of data is being stored; the peer's writes wait for it.
+    generation: bool,
+    /// How often writes ceased to reach the peer's disk.
+    stops: u32,
     /// When the resync after a congestion starts.
     ahead_due: Option<Instant>,
     /// I/O of this part on the backing device: `lo:`.
@@ -207,6 +214,8 @@ impl<S: Store> VolumeIo<S> {
             gate_waiters: [After::Nothing; gate::WAITERS],
             on_wire: 0,
             live: 0,
+            generation: false,
+            stops: 0,
             ahead_due: None,
             local: 0,
             idle_told: false,
@@ -345,8 +354,10 @@ impl<S: Store> Resource<S> {
     }
 
     /// Goes on with what waited.
-    pub(crate) fn request_next(&mut self, next: Next, _ok: bool, _h: &mut impl Host) {
-        match next {}
+    pub(crate) fn request_next(&mut self, next: Next, h: &mut impl Host) {
+        match next {
+            Next::Generation(vol) => self.generation_begun(vol, h),
+        }
     }
 
     /// Does what can be done now; true if effects ran out of room.

@@ -15,17 +15,17 @@
 use super::al_gate;
 use super::conflict::Turn;
 use super::token::Name;
+use super::Next;
 use super::UNIT;
 
 use super::super::control::IoErrorKind;
 use super::super::io::{
     AppResult, BufId, Data as LocalData, Effect, Host, IoFlags, LocalOp, PeerIx, Sock, VolIx,
 };
-use super::super::{Resource, Store, Violation, PEER};
+use super::super::{After, Resource, Store, Violation, PEER};
 use super::stats::Moved;
 use crate::al::{Begin, Claim};
 use crate::limits::{MAX_BATCH_BIO_SIZE, MAX_BIO_SIZE};
-use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::store::slab::Id;
 use crate::units::{Sector, SectorRange};
@@ -352,8 +352,8 @@ impl<S: Store> Resource<S> {
         let Some(e) = self.io_conn(peer).map(|c| &c.epochs) else {
             return false;
         };
-        let s = self.io_state(r.vol);
-        let resync = s.conn == Conn::SyncTarget && self.resync_write_overlaps(r.vol, r.range);
+        // Also while the resync is paused: what was on its way is still written.
+        let resync = self.resync_write_overlaps(r.vol, r.range);
         !resync
             && !e.received.exclusive
             && e.received.may_write(r.epoch, self.io.ordering)
@@ -365,6 +365,9 @@ impl<S: Store> Resource<S> {
     fn pass_log(&mut self, id: Id, r: &PeerRequest, h: &mut impl Host) -> bool {
         if !r.marked && self.io_state(r.vol).pdsk >= Disk::Inconsistent {
             return true;
+        }
+        if self.begin_generation(r.vol, h) {
+            return false;
         }
         if !r.marked {
             self.set_out_of_sync(r.vol, r.range, h);
@@ -387,6 +390,38 @@ impl<S: Store> Resource<S> {
             // The pump of the volume starts the transaction.
             Begin::NeedTransaction | Begin::Wait(_) => false,
         }
+    }
+
+    /// A Primary without a disk writes here: what other disks of it there may be is old from now
+    /// on. True: the new generation has to be stored first.
+    fn begin_generation(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        let s = self.io_state(vol);
+        let Some(v) = self.io_vol(vol) else {
+            return false;
+        };
+        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0);
+        if !v.io.generation && fresh && s.peer.is_primary() && s.disk == Disk::UpToDate {
+            self.start_generation(vol, h);
+        }
+        self.io_vol(vol).is_some_and(|v| v.io.generation)
+    }
+
+    /// Begins a generation of data and stores it.
+    pub(super) fn start_generation(&mut self, vol: VolIx, h: &mut impl Host) {
+        self.uuid_new_current(vol, h);
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.generation = true;
+        }
+        self.md_sync(vol, After::Request(Next::Generation(vol)), h);
+    }
+
+    /// It is stored; the peer is told, and its writes go on.
+    pub(super) fn generation_begun(&mut self, vol: VolIx, h: &mut impl Host) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.generation = false;
+        }
+        self.send_uuids(vol, 0, h);
+        self.peer_writes_pump(PEER, h);
     }
 
     fn start_peer_write(&mut self, peer: PeerIx, id: Id, h: &mut impl Host) {

@@ -192,6 +192,9 @@ pub struct Request {
     pub(super) postponed: bool,
     /// An earlier try has changed the own disk.
     pub(super) touched: bool,
+    /// The own copy, and that of the peer, are such that a write is safe there: UpToDate when it
+    /// began, or when it was over. One that is being resynced may get the old data back.
+    pub(super) counts: [bool; 2],
     /// The own disk works on a copy of its data.
     pub(super) copied: bool,
     /// Counts as in flight on the wire: see `congestion.rs`.
@@ -202,6 +205,10 @@ pub struct Request {
     pub(super) avoid_peer: bool,
     /// The connection that its leg to the peer belongs to.
     pub(super) incarnation: u32,
+    /// How often replication had stopped when it was sent.
+    pub(super) stops: u32,
+    /// That both sides have it was noted.
+    pub(super) in_sync: bool,
     /// The last thaw that has looked at it.
     pub(super) thawed: u32,
     /// When it went to the local disk.
@@ -232,11 +239,14 @@ impl Request {
             release: false,
             postponed: false,
             touched: false,
+            counts: [true; 2],
             copied: false,
             on_wire: false,
             avoid_local: false,
             avoid_peer: false,
             incarnation: 0,
+            stops: 0,
+            in_sync: false,
             thawed: 0,
             local_at: now,
             sent_at: None,
@@ -259,13 +269,16 @@ impl Request {
         if self.local == Local::Pending || self.net.is_pending() {
             return Outcome::Waits;
         }
-        Outcome::Over(if self.local == Local::Ok || self.net.is_good() {
-            Ok(())
-        } else if let Local::Failed(why) = self.local {
-            Err(why)
-        } else {
-            Err(IoError::Io)
-        })
+        let [here, there] = self.counts;
+        Outcome::Over(
+            if self.local == Local::Ok && here || self.net.is_good() && there {
+                Ok(())
+            } else if let Local::Failed(why) = self.local {
+                Err(why)
+            } else {
+                Err(IoError::Io)
+            },
+        )
     }
 
     /// Whether nothing refers to it any more.
@@ -329,6 +342,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_write_that_only_a_bad_copy_has_failed() {
+        let mut r = write();
+        r.local = Local::Failed(IoError::Io);
+        r.net = Net::Done {
+            queued: false,
+            answer: Answer::GoodInSync,
+        };
+        r.counts = [true, false];
+        assert_eq!(r.outcome(), Outcome::Over(Err(IoError::Io)));
+        r.counts = [false, true];
+        assert_eq!(r.outcome(), Outcome::Over(Ok(())));
+        (r.local, r.net) = (Local::Ok, Net::None);
+        assert_eq!(r.outcome(), Outcome::Over(Err(IoError::Io)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::super::io::{Host, VolIx};
 use super::super::{Resource, Store, Volume, PEER};
-use crate::units::Sectors;
+use crate::units::{SectorRange, Sectors};
 
 /// What only grows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,6 +102,26 @@ impl<S: Store> Resource<S> {
     /// Requests of applications that the peer has to answer.
     pub(crate) fn network_pending(&self, vol: VolIx) -> u32 {
         self.io_counts(vol).pending
+    }
+
+    /// Whether a peer that is there has yet to say of some write that it is stable. Frozen requests
+    /// do not count: they go on when somebody thaws them.
+    pub(crate) fn peer_lags(&self, vol: VolIx) -> bool {
+        let live = self.io_vol(vol).is_some_and(|v| v.io.live != 0);
+        live && !self.io_state(vol).is_suspended() && self.connected(PEER).is_some()
+    }
+
+    /// Whether a write of an application to some of these blocks is under way, or not yet known to
+    /// be stable at the peer.
+    pub fn is_under_way(&self, vol: VolIx, range: SectorRange) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            at = r.newer;
+            if r.vol == vol && r.is_write() && r.io.range.overlaps(range) {
+                return true;
+            }
+        }
+        false
     }
 
     /// A disk was attached: what was counted belongs to another one.

@@ -87,7 +87,7 @@ impl<S: Store> Resource<S> {
         v.io.gate == 0
             && v.io.in_flight <= most
             && !v.state.is_suspended()
-            && !self.io.thaw.is_running()
+            && !self.io.thaw.blocks()
             && is_stable(v.state, apv)
     }
 

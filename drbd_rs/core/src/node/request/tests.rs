@@ -3,7 +3,7 @@
 //! I/O of one node, with a host that records what it is asked for and a peer that is played.
 
 use super::super::io::*;
-use super::super::{control, Backing, PeerDevice, Resource, Store, VolumeStorage, PEER};
+use super::super::{control, resync, Backing, PeerDevice, Resource, Store, VolumeStorage, PEER};
 use super::*;
 use crate::al::ActivityLog;
 use crate::bitmap::{BitSpan, Bitmap, PageFlags};
@@ -79,7 +79,9 @@ fn backing() -> Backing<Heap> {
     };
     let sb = Superblock::decode(&[0; 4096]);
     let conf = DiskConf::default();
-    let disk = control::Disk::new(conf, &sb, layout, devices, Default::default());
+    let mut disk = control::Disk::new(conf, &sb, layout, devices, Default::default());
+    // The generation of a Primary that was alone once.
+    disk.uuids.bitmap = 2;
     Backing {
         disk,
         al: ActivityLog::new(filled(67, || lru::Slot::EMPTY)),
@@ -620,6 +622,9 @@ fn a_suspended_write_without_data_waits_for_the_disk() {
     );
     n.state().disk = Disk::UpToDate;
     let fx = n.step(|r, h| r.thaw_all(Thaw::RestartLocal, h));
+    assert!(!has_local(&fx), "it begins anew, with the activity log");
+    n.state().susp_nod = false;
+    let fx = n.step(|_, _| ());
     assert_eq!(completion(&n.local(local_token(&fx), Ok(()))), Some(Ok(())));
 }
 
@@ -633,6 +638,21 @@ fn the_gate_waits_for_the_end_of_io() {
     assert!(n.submit(2, AppOp::Read, 8, 4096).is_empty());
     assert!(!has_local(&n.local(local_token(&fx), Ok(()))));
     assert!(has_local(&n.step(|r, h| r.gate_open(VOL, h))));
+}
+
+#[test]
+fn the_gate_does_not_wait_for_frozen_io() {
+    let mut n = Node::new(Role::Primary);
+    n.write(1, 0);
+    n.state().susp_nod = true;
+    n.step(|r, h| {
+        let after = After::Control(control::Next::CleanedUp);
+        r.gate_close(VOL, after, h);
+    });
+    let waits = |n: &Node| n.r.io_vol(VOL).unwrap().io.gate_waiters[0] != After::Nothing;
+    assert!(!waits(&n));
+    n.step(|r, h| r.gate_close(VOL, After::Resync(resync::Next::BitmapGate(VOL)), h));
+    assert!(waits(&n));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! A walk over the transfer log, oldest first, resumable; no new request is admitted until it is
 //! over, so that what is sent again keeps its place before what is new.
 
-use super::request::{Answer, Local, Net, Stage};
+use super::request::{Answer, Local, Net, Outcome, Stage};
 use super::UNIT;
 
 use super::super::io::{AppOp, Host};
@@ -43,6 +43,12 @@ impl Walk {
 
     pub(super) const fn is_running(&self) -> bool {
         self.what.is_some()
+    }
+
+    /// Whether what is new has to wait: for the walk, or for one that is due as I/O was suspended
+    /// a moment ago.
+    pub(super) const fn blocks(&self) -> bool {
+        self.what.is_some() || self.was_suspended
     }
 }
 
@@ -89,6 +95,32 @@ impl<S: Store> Resource<S> {
         false
     }
 
+    /// A peer is back while I/O is suspended. What the applications were told is done, yet was not
+    /// stable at the peer, can not be sent again: the peer lacks it if it has crashed. True if room
+    /// ran out; volumes that this concerns need a new generation of data (`frozen_lost`). The C
+    /// driver trusts the acknowledgements of the old connection.
+    pub(crate) fn lose_frozen(&mut self, h: &mut impl Host) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(id) = at {
+            let Some(r) = self.io.requests.get(id).copied() else {
+                break;
+            };
+            at = r.newer;
+            let old = r.net.is_live() && !self.is_of_this_connection(id);
+            if !old || !r.completed || !r.is_write() {
+                continue;
+            }
+            if h.room() < UNIT {
+                return true;
+            }
+            if let Some(v) = self.io_vol_mut(r.vol) {
+                v.ctl.frozen_lost = true;
+            }
+            self.net_lost(id, h);
+        }
+        false
+    }
+
     /// I/O was resumed and nobody said how: frozen requests must not stay so.
     fn notice_resumption(&mut self) {
         let suspended = self
@@ -116,18 +148,38 @@ impl<S: Store> Resource<S> {
                 self.net_lost(id, h);
             }
             Thaw::RestartLocal
-                if matches!(r.local, Local::Failed(_)) && self.io_has_disk(r.vol) =>
+                if matches!(r.local, Local::None | Local::Failed(_))
+                    && (frozen || !r.net.is_live())
+                    && !r.completed
+                    && r.outcome() != Outcome::Over(Ok(()))
+                    && self.io_has_disk(r.vol) =>
             {
-                if r.io.op == AppOp::Read || r.completed {
-                    self.settle(id, h);
-                } else {
-                    self.submit_local(id, h);
-                }
+                self.begin_anew(id, h);
             }
             Thaw::Resend | Thaw::FailPeerLeg | Thaw::RestartLocal | Thaw::FailLocal => {
                 self.settle(id, h);
             }
         }
+    }
+
+    /// A request that got nowhere begins anew: there is a disk again, with another activity log.
+    fn begin_anew(&mut self, id: Id, h: &mut impl Host) {
+        if let Some(r) = self.io.requests.get_mut(id) {
+            r.net.set_sent();
+        }
+        if self.io.requests.get(id).is_some_and(|r| r.net.is_live()) {
+            self.net_answer(id, Answer::Lost);
+            self.net_finish(id);
+        }
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return;
+        };
+        r.net = Net::None;
+        r.local = Local::None;
+        (r.avoid_local, r.avoid_peer) = (false, false);
+        r.sent_at = None;
+        self.io.log.remove(&mut self.io.requests, id);
+        self.readmit(id, h);
     }
 
     /// Whether the live leg of a request belongs to the connection that stands now.

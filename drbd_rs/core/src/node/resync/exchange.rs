@@ -10,12 +10,15 @@
 //! The source sends only once no application write is in flight: each later write is announced by
 //! OUT_OF_SYNC, which follows the bitmap on the same socket, so no write falls between the two.
 //! Merging only sets bits.
+//!
+//! A bitmap that has begun to flow flows to its end, as the C driver does it, even if the disk is
+//! lost meanwhile: whoever receives it would take the next one for its rest.
 
 use crate::bitmap::{BitSpan, Bitmap, PageFlags};
 use crate::state::conn;
 use crate::units::{BmBit, Vnr};
 use crate::wire::bitmap_chunk::{BitSink, BitSource, Chunk, Progress, ReceiveCursor, SendCursor};
-use crate::wire::{header, Command, Packet};
+use crate::wire::{header, Command, Malformed, Packet};
 use core::ops::DerefMut;
 
 use super::super::control::{Flags, StateChange};
@@ -32,8 +35,8 @@ enum Sending {
     Gate,
     /// All bits are being set and stored first.
     Filling,
-    /// The sender asks for chunk after chunk.
-    Chunks(SendCursor),
+    /// The sender asks for chunk after chunk, of so many bits.
+    Chunks(SendCursor, u64),
 }
 
 /// The exchange of bitmaps of one volume with one peer.
@@ -41,7 +44,10 @@ pub(super) struct Exchange {
     sending: Sending,
     /// Application I/O is held back on behalf of this exchange.
     gated: bool,
-    receiving: Option<ReceiveCursor>,
+    /// It is to be sent, but that of an exchange that was given up still flows.
+    due: bool,
+    /// The peer's bitmap, as far as it has come, and its bits.
+    receiving: Option<(ReceiveCursor, u64)>,
 }
 
 impl Exchange {
@@ -49,6 +55,7 @@ impl Exchange {
         Exchange {
             sending: Sending::No,
             gated: false,
+            due: false,
             receiving: None,
         }
     }
@@ -77,6 +84,36 @@ where
     fn word(&self, i: u64) -> u64 {
         self.0.word(i).unwrap_or(0)
     }
+}
+
+/// The bitmap of a disk that is gone.
+struct NoBits(u64);
+
+impl BitSource for NoBits {
+    fn next_set(&self, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn next_clear(&self, from: u64) -> Option<u64> {
+        (from < self.0).then_some(from)
+    }
+
+    fn bits(&self) -> u64 {
+        self.0
+    }
+
+    fn word(&self, _: u64) -> u64 {
+        0
+    }
+}
+
+/// Where the peer's bitmap goes if there is no disk.
+struct Nowhere;
+
+impl BitSink for Nowhere {
+    fn or_word(&mut self, _: u64, _: u64) {}
+
+    fn set_range(&mut self, _: u64, _: u64) {}
 }
 
 /// A bitmap into which the peer's is merged.
@@ -109,7 +146,11 @@ impl<S: Store> Resource<S> {
         let Some(rs) = self.rs_mut(vol) else { return };
         match rs.exchange.sending {
             Sending::No => {}
-            Sending::Gate | Sending::Filling | Sending::Chunks(_) => return,
+            Sending::Gate | Sending::Filling => return,
+            Sending::Chunks(..) => {
+                rs.exchange.due = true;
+                return;
+            }
         }
         rs.exchange.sending = Sending::Gate;
         rs.exchange.gated = true;
@@ -122,7 +163,7 @@ impl<S: Store> Resource<S> {
             Some(Sending::Gate) if wanted => self.bitmap_prepare(vol, h),
             Some(Sending::Gate) => self.exchange_end(vol, h),
             // The connection was lost while it waited; the gate is open again.
-            Some(Sending::No | Sending::Filling | Sending::Chunks(_)) | None => {}
+            Some(Sending::No | Sending::Filling | Sending::Chunks(..)) | None => {}
         }
     }
 
@@ -166,7 +207,7 @@ impl<S: Store> Resource<S> {
             return;
         };
         if let Some(rs) = self.rs_mut(vol) {
-            rs.exchange.sending = Sending::Chunks(SendCursor::new(bits, agreed.apv, rle));
+            rs.exchange.sending = Sending::Chunks(SendCursor::new(bits, agreed.apv, rle), bits);
         }
         let token = token::send(vol, token::Which::Volume);
         let payload = Payload::Bitmap { vol };
@@ -182,13 +223,18 @@ impl<S: Store> Resource<S> {
     pub fn bitmap_chunk(&mut self, vol: VolIx, buf: &mut [u8; 4096]) -> Option<usize> {
         let apv = self.connected(PEER)?.apv;
         let vnr: Vnr = self.rs_vol(vol)?.vnr;
-        let (rs, disk) = self.rs_disk_mut(vol)?;
-        let Sending::Chunks(cursor) = &mut rs.exchange.sending else {
+        let volume = self.volumes.get_mut(usize::from(vol.0))?.as_mut()?;
+        let rs = &mut volume.peers.first_mut()?.resync;
+        let Sending::Chunks(cursor, bits) = &mut rs.exchange.sending else {
             return None;
         };
         let head = header::size(apv);
         let body = buf.get_mut(head..)?;
-        let chunk = cursor.encode_chunk(&OnWire(&disk.bitmap), body);
+        let disk = volume.backing.as_ref();
+        let chunk = match disk.filter(|b| b.bitmap.bits() == *bits) {
+            Some(disk) => cursor.encode_chunk(&OnWire(&disk.bitmap), body),
+            None => cursor.encode_chunk(&NoBits(*bits), body),
+        };
         let command = match chunk {
             Chunk::Plain { .. } => Command::Bitmap,
             Chunk::Compressed { .. } => Command::CompressedBitmap,
@@ -206,9 +252,23 @@ impl<S: Store> Resource<S> {
     pub(super) fn bitmap_sent(&mut self, vol: VolIx, h: &mut impl Host) {
         let sending = self
             .rs(vol)
-            .is_some_and(|rs| matches!(rs.exchange.sending, Sending::Chunks(_)));
-        if sending {
-            self.exchange_end(vol, h);
+            .is_some_and(|rs| matches!(rs.exchange.sending, Sending::Chunks(..)));
+        if !sending {
+            return;
+        }
+        self.exchange_end(vol, h);
+        let due = self.rs_mut(vol).map(|rs| &mut rs.exchange.due);
+        if due.is_some_and(core::mem::take) {
+            self.send_own(vol, h);
+        }
+    }
+
+    /// The own bitmap is to be sent now.
+    fn send_own(&mut self, vol: VolIx, h: &mut impl Host) {
+        match self.rs_conn(vol) {
+            conn::State::WFBitMapS => self.queue_bitmap_send(vol, h),
+            conn::State::WFBitMapT => self.bitmap_prepare(vol, h),
+            _ => {}
         }
     }
 
@@ -221,19 +281,26 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// The connection is gone.
-    pub(super) fn exchange_cancel(&mut self, vol: VolIx, h: &mut impl Host) {
-        if let Some(rs) = self.rs_mut(vol) {
-            rs.exchange.receiving = None;
+    /// The exchange is given up. What flows goes on as long as the connection stands.
+    pub(super) fn exchange_cancel(&mut self, vol: VolIx, stands: bool, h: &mut impl Host) {
+        let Some(rs) = self.rs_mut(vol) else { return };
+        let x = &mut rs.exchange;
+        x.due = false;
+        if !stands {
+            x.receiving = None;
         }
-        self.exchange_end(vol, h);
+        let flows = stands && matches!(x.sending, Sending::Chunks(..));
+        if !flows {
+            self.exchange_end(vol, h);
+        } else if core::mem::take(&mut x.gated) {
+            self.gate_open(vol, h);
+        }
     }
 
     /// Merges a chunk of the peer's bitmap. The last one moves the exchange on.
     ///
     /// # Errors
-    /// [`Violation::Bitmap`] for a chunk of wrong length or content; [`Violation::Unexpected`]
-    /// without a disk.
+    /// [`Violation::Bitmap`] for a chunk of wrong length or content.
     pub(crate) fn recv_bitmap(
         &mut self,
         vol: VolIx,
@@ -242,17 +309,19 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         let apv = self.connected(PEER).ok_or(Violation::Unexpected)?.apv;
-        let (rs, disk) = self.rs_disk_mut(vol).ok_or(Violation::Unexpected)?;
-        let bits = disk.bitmap.bits();
-        let cursor = rs
+        let size = self.rs_vol(vol).map_or(0, |v| v.size.bits());
+        let volume = self.volumes.get_mut(usize::from(vol.0));
+        let v = volume.and_then(Option::as_mut).ok_or(Violation::Volume)?;
+        let rs = &mut v.peers.first_mut().ok_or(Violation::Volume)?.resync;
+        let disk = v.backing.as_mut();
+        let size = disk.as_ref().map_or(size, |b| b.bitmap.bits());
+        let (cursor, bits) = rs
             .exchange
             .receiving
-            .get_or_insert_with(|| ReceiveCursor::new(bits, apv));
-        let mut sink = Merge(&mut disk.bitmap);
-        let merged = if compressed {
-            cursor.apply_compressed(body, &mut sink)
-        } else {
-            cursor.apply_plain(body, &mut sink)
+            .get_or_insert_with(|| (ReceiveCursor::new(size, apv), size));
+        let merged = match disk.filter(|b| b.bitmap.bits() == *bits) {
+            Some(disk) => apply(cursor, compressed, body, &mut Merge(&mut disk.bitmap)),
+            None => apply(cursor, compressed, body, &mut Nowhere),
         };
         match merged {
             Err(_) => {
@@ -270,11 +339,12 @@ impl<S: Store> Resource<S> {
 
     fn bitmap_received(&mut self, vol: VolIx, h: &mut impl Host) {
         let conn = self.rs_conn(vol);
-        let idle = self
-            .rs(vol)
-            .is_some_and(|rs| matches!(rs.exchange.sending, Sending::No));
-        if conn == conn::State::WFBitMapT && idle {
-            self.bitmap_prepare(vol, h);
+        if conn == conn::State::WFBitMapT {
+            match self.rs_mut(vol).map(|rs| &mut rs.exchange) {
+                Some(x) if matches!(x.sending, Sending::No) => self.bitmap_prepare(vol, h),
+                Some(x) if matches!(x.sending, Sending::Chunks(..)) => x.due = true,
+                Some(_) | None => {}
+            }
         } else if conn == conn::State::WFBitMapS {
             self.start_resync(vol, Side::Source, h);
         }
@@ -285,5 +355,19 @@ impl<S: Store> Resource<S> {
     pub(crate) fn bitmap_receiving(&self, vol: VolIx) -> bool {
         self.rs(vol)
             .is_some_and(|rs| rs.exchange.receiving.is_some())
+    }
+}
+
+/// Takes a chunk of the peer's bitmap in.
+fn apply(
+    cursor: &mut ReceiveCursor,
+    compressed: bool,
+    body: &[u8],
+    sink: &mut impl BitSink,
+) -> Result<Progress, Malformed> {
+    if compressed {
+        cursor.apply_compressed(body, sink)
+    } else {
+        cursor.apply_plain(body, sink)
     }
 }

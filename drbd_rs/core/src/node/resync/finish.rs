@@ -10,15 +10,22 @@
 //!
 //! The ping makes sure that the source has processed all acknowledgements before it is told, on
 //! the other socket, that the target is done.
+//!
+//! A target may be done before the source is: a write that the target has may still be under way to
+//! the source's disk, or have failed there. What is left then after a while the nodes find out by
+//! exchanging bitmaps again; the C driver waits for ever.
 
 use crate::state::{conn, disk};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 use super::super::control::{Flags, StateChange};
 use super::super::io::{HelperCommand, Host, VolIx};
 use super::super::{After, Note, Resource, Store, PEER};
 use super::rate::Rate;
 use super::{is_active, resyncs, Next, Stage};
+
+/// How long blocks may be left on the source when the target is done.
+const GRACE: Duration = Duration::secs(10);
 
 /// How far the end of a resync has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +68,30 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// The target is done, and blocks are left here.
+    pub(crate) fn resync_told_done(&mut self, vol: VolIx, h: &mut impl Host) {
+        let until = h.now().plus(GRACE);
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.told_done.get_or_insert(until);
+        }
+    }
+
+    /// Looks whether anything is left on a source whose target is done.
+    fn await_own_end(&mut self, vol: VolIx, h: &mut impl Host) {
+        let now = h.now();
+        let nothing_left = self.nothing_left(vol);
+        let Some(rs) = self.rs_mut(vol) else { return };
+        let Some(until) = rs.told_done else { return };
+        if nothing_left {
+            rs.told_done = None;
+            self.resync_finished(vol, h);
+        } else if now >= until {
+            rs.told_done = None;
+            let down = StateChange::NONE.conn(conn::State::NetworkFailure);
+            self.change_conn(PEER, down, Flags::HARD, h);
+        }
+    }
+
     /// Whether all blocks are in sync but those that can not be.
     fn nothing_left(&self, vol: VolIx) -> bool {
         self.rs_vol(vol).is_some_and(|v| {
@@ -76,6 +107,7 @@ impl<S: Store> Resource<S> {
         if !is_active(conn) {
             return;
         }
+        self.await_own_end(vol, h);
         let now = h.now();
         let counts_itself = match conn {
             conn::State::SyncSource | conn::State::PausedSyncS => {

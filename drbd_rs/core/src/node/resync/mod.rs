@@ -184,6 +184,8 @@ pub(crate) struct PeerDeviceResync {
     target: target::Target,
     source: source::Source,
     finish: finish::Finish,
+    /// The target is done, and until when blocks may be left here.
+    told_done: Option<Instant>,
     start: start::Start,
     verify: verify::Verify,
     slots: [Slot; SLOTS],
@@ -218,6 +220,7 @@ impl PeerDeviceResync {
             target: target::Target::new(),
             source: source::Source::new(),
             finish: finish::Finish::Idle,
+            told_done: None,
             start: start::Start::new(),
             verify: verify::Verify::new(),
             slots: [Slot::FREE; SLOTS],
@@ -392,10 +395,9 @@ impl<S: Store> Resource<S> {
                 let finish = rs.finish.retry();
                 let lazy = self.lazy_due(vol);
                 let verify = rs.verify.due(self.rs_conn(vol));
-                [target, source, verify, finish, lazy]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                let told = rs.told_done.filter(|_| resyncs(self.rs_conn(vol)));
+                let due = [target, source, verify, finish, lazy, told];
+                due.into_iter().flatten().min()
             })
             .min()
     }

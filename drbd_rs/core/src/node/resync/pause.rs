@@ -38,6 +38,7 @@ impl<S: Store> Resource<S> {
             (true | false, false) if is_active(seen) && !is_active(conn) => {
                 rs.target.disarm();
                 rs.finish.forget();
+                rs.told_done = None;
                 if seen.is_verify() {
                     rs.marks.end();
                 }
@@ -56,7 +57,7 @@ impl<S: Store> Resource<S> {
             conn::State::WFBitMapS | conn::State::WFBitMapT
         );
         if !stands || !exchanges {
-            self.exchange_cancel(vol, h);
+            self.exchange_cancel(vol, stands, h);
         }
         if !stands {
             self.abandon_slots(vol);

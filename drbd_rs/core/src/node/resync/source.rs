@@ -17,7 +17,7 @@ use super::super::io::{AppResult, BufId, Effect, Host, VolIx};
 use super::super::{Resource, Store, Violation};
 use super::examine::digest_of;
 use super::rate::STEP;
-use super::{checked_range, Kind, Slot, Stage, UNIT};
+use super::{checked_range, resyncs, Kind, Slot, Stage, UNIT};
 
 /// What this side remembers between requests.
 pub(super) struct Source {
@@ -284,6 +284,10 @@ impl<S: Store> Resource<S> {
             return Ok(());
         };
         rs.pending = pending;
+        if !resyncs(self.rs_conn(vol)) {
+            // It was aborted: this node may have written there since, for itself alone.
+            return Ok(());
+        }
         if written {
             self.set_in_sync(vol, range, h);
         } else {

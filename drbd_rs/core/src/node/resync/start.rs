@@ -17,6 +17,8 @@ use super::{resyncs, Next, Side};
 pub(super) struct Start {
     /// Which way; `None`: none is about to start.
     side: Option<Side>,
+    /// The state of the connection in which it was to start.
+    from: conn::State,
     /// Tells the answer of the present helper call from those to earlier ones.
     call: u16,
     /// SYNC_UUID came before this node expects it.
@@ -27,6 +29,7 @@ impl Start {
     pub(super) const fn new() -> Start {
         Start {
             side: None,
+            from: conn::State::StandAlone,
             call: 0,
             uuid: None,
         }
@@ -58,6 +61,7 @@ impl<S: Store> Resource<S> {
             return;
         }
         rs.start.side = Some(side);
+        rs.start.from = conn;
         rs.start.call = rs.start.call.wrapping_add(1);
         let after = After::Resync(Next::Helper(vol, side, rs.start.call));
         let command = match side {
@@ -80,6 +84,11 @@ impl<S: Store> Resource<S> {
             return;
         }
         rs.start.side = None;
+        let from = rs.start.from;
+        if self.rs_conn(vol) != from {
+            // It was given up while the helper ran: a disk is gone, or the connection.
+            return;
+        }
         let ignored = side == Side::Source && code == 3;
         if code != 0 && !ignored {
             self.rs_log(vol, Note::BeforeResyncRefused { code }, h);

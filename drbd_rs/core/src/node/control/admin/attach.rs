@@ -108,6 +108,7 @@ impl<S: Store> Resource<S> {
             return refused(code.number(), None, backing);
         }
         if let Some(v) = self.vol_mut(vol) {
+            v.ctl.demoting = false;
             v.ctl.force_detach = false;
             v.ctl.was_io_error = false;
             v.ctl.was_read_error = false;

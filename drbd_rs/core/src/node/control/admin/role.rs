@@ -102,6 +102,12 @@ impl<S: Store> Resource<S> {
             (Step::Begin, _) => {
                 if r.role == Role::Primary {
                     self.send_ping(PEER, h);
+                } else if self.peer_lags(r.vol) {
+                    // With protocols A and B the peer may lack what applications were told of.
+                    // Should it be lost now, a Primary begins a new generation; a Secondary
+                    // would not, and the copies would pass for equal.
+                    self.new_epoch(h);
+                    return Move::Poll(Kind::Role(r));
                 }
                 r.again()
             }
