@@ -31,7 +31,7 @@ impl<S: Store> Resource<S> {
             .chain(ahead)
             .chain(self.io.timer_due)
             .chain(self.io.patience.map(|p| p.until))
-            .chain(self.conns.iter().filter_map(|c| c.epochs.proof.due()))
+            .chain(super::io_peers().filter_map(|peer| self.proof_deadline(peer)))
             .min()
     }
 

@@ -107,6 +107,7 @@ impl<S: Store> Resource<S> {
                     // Should it be lost now, a Primary begins a new generation; a Secondary
                     // would not, and the copies would pass for equal.
                     self.new_epoch(h);
+                    self.hurry_proof(PEER, h);
                     return Move::Poll(Kind::Role(r));
                 }
                 r.again()
