@@ -448,12 +448,8 @@ impl World {
             }
             Effect::CloseSockets { .. } => self.close_sockets(node),
             Effect::SetReadOnly { ro, .. } => self.nodes[node].writable = !ro,
-            Effect::SetCapacity { size, .. } => {
-                if size.0 != 0 {
-                    self.last_size = size;
-                }
-            }
-            Effect::UpdateLimits { .. } | Effect::Uevent { .. } => {}
+            Effect::SetCapacity { size, .. } if size.0 != 0 => self.last_size = size,
+            Effect::SetCapacity { .. } | Effect::UpdateLimits { .. } | Effect::Uevent { .. } => {}
             Effect::DropBacking { vol } => {
                 if let Some(res) = self.nodes[node].res.as_mut() {
                     let _ = res.take_backing(vol);
