@@ -128,13 +128,10 @@ impl<S: Store> Resource<S> {
                 conn = Conn::Connected;
             }
             Decided::Refused if peer.disk == Disk::Negotiating => {
-                self.log(vol, Note::PeerAttachAborted, h);
+                self.peer_attach_aborted(vol, os, h);
                 peer.disk = Disk::Diskless;
                 real = Disk::Diskless;
                 conn = Conn::Connected;
-                // It has to find out as well. The C driver lets it wait.
-                self.send_uuids(vol, 0, h);
-                self.send_state(vol, os, h);
             }
             Decided::Refused => {
                 self.refused_by_handshake(h);
@@ -142,6 +139,13 @@ impl<S: Store> Resource<S> {
             }
         }
         self.adopt_peer_state(vol, os, peer, real, conn, h);
+    }
+
+    /// The peer's attach came to nothing. It has to find out as well; the C driver lets it wait.
+    fn peer_attach_aborted(&mut self, vol: VolIx, state: State, h: &mut impl Host) {
+        self.log(vol, Note::PeerAttachAborted, h);
+        self.send_uuids(vol, 0, h);
+        self.send_state(vol, state, h);
     }
 
     /// A dry run of the peer's ends by a lost connection; anything else for good.
