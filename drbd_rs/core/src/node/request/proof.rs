@@ -44,7 +44,7 @@ impl Proof {
     };
 
     /// When the peer is to be asked, if it was not.
-    pub(super) const fn due(&self) -> Option<Instant> {
+    const fn due(&self) -> Option<Instant> {
         match (self.heard, self.asked) {
             (Some(_), None) => Some(self.due),
             (Some(_), Some(_)) | (None, _) => None,
@@ -95,7 +95,7 @@ impl<S: Store> Resource<S> {
     /// Asks the peer, if nothing else makes it answer; true if room ran out.
     #[inline(never)]
     pub(super) fn proof_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
-        let Some(due) = self.io_conn(peer).and_then(|c| c.epochs.proof.due()) else {
+        let Some(due) = self.proof_deadline(peer) else {
             return false;
         };
         let now = h.now();
@@ -104,7 +104,7 @@ impl<S: Store> Resource<S> {
             .iter()
             .flatten()
             .any(|v| !v.io.al_wait.is_empty());
-        if (now < due && !starving) || self.connected(peer).is_none() || self.owes_reply(peer) {
+        if now < due && !starving {
             return false;
         }
         let Some(vol) = self.oldest_replicated() else {
@@ -120,6 +120,14 @@ impl<S: Store> Resource<S> {
         }
         self.ask_for_nothing(peer, vol, h);
         false
+    }
+
+    /// When the peer is to be asked. Not while it owes an answer anyway, and not behind the end of
+    /// the connection.
+    pub(super) fn proof_deadline(&self, peer: PeerIx) -> Option<Instant> {
+        self.connected(peer)?;
+        let due = self.io_conn(peer)?.epochs.proof.due()?;
+        (!self.owes_reply(peer)).then_some(due)
     }
 
     /// A volume that the peer has for certain.

@@ -26,7 +26,7 @@ impl<S: Store> Resource<S> {
             .filter(|v| !v.ctl.dropped)
             .filter_map(|v| v.backing.as_ref()?.meta_io.due())
             .chain(self.io.timer_due)
-            .chain(self.conns.iter().filter_map(|c| c.epochs.proof.due()))
+            .chain(super::io_peers().filter_map(|peer| self.proof_deadline(peer)))
             .min()
     }
 

@@ -95,6 +95,20 @@ fn an_idle_peer_is_asked_once() {
 }
 
 #[test]
+fn nothing_is_due_while_the_peer_can_not_be_asked() {
+    let mut n = Node::connected(Role::Primary);
+    n.warm(1, 0);
+    heard(&mut n, 2, 8);
+    let due = n.r.request_deadline();
+    n.r.conns[0].ctl.replies_due = 1;
+    assert_ne!(n.r.request_deadline(), due);
+    n.r.conns[0].ctl.replies_due = 0;
+    assert_eq!(n.r.request_deadline(), due);
+    n.r.conns[0].ctl.agreed = None;
+    assert_ne!(n.r.request_deadline(), due);
+}
+
+#[test]
 fn whoever_waits_for_the_log_does_not_wait_for_the_question() {
     let mut n = Node::connected(Role::Primary);
     n.backing().al = ActivityLog::new(filled(1, || lru::Slot::EMPTY));
