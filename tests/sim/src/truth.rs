@@ -482,8 +482,8 @@ impl World {
         }
     }
 
-    /// A source that pulled ahead has said so, and has marked what it keeps to itself: a target that
-    /// ends its resync before it hears that is as good as its promise, protocol A.
+    /// A source that pulled ahead has said so, and has marked what it keeps to itself: a target
+    /// that ends its resync before it hears that is as good as its promise, protocol A.
     fn is_ahead(&self, node: usize, sector: u64) -> bool {
         let bit = BmBit(sector / 8);
         self.nodes[node].state.conn == Conn::Ahead && self.is_dirty(node, bit) == Some(true)
