@@ -79,7 +79,8 @@ fn ended_by_a_crash(cluster: &Cluster, node: &Node, resource: &Resource) -> Resu
             node.name()
         )));
     }
-    crash::at_most("out of sync after the replay", found.oos, 2 * EXTENT_KIB)?;
+    crash::at_most("out of sync after the replay", found.oos, 2 * EXTENT_KIB)
+        .map_err(|e| e.context(format!("{}: {}", node.name(), found.text)))?;
     up_as_found(node, &found)?;
     Ok(found.oos)
 }
