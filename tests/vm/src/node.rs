@@ -530,6 +530,8 @@ impl Node {
         let Some(mut r) = self.lock().take() else {
             return Err(Error::new(format!("{} is not running", self.name())));
         };
+        // It must not live to see that its flushes fail.
+        r.process.freeze(true)?;
         self.disks.iter().for_each(|d| d.power_off());
         r.process.kill();
         self.settle()?;
