@@ -5,11 +5,12 @@
 //! It takes a while, so a thread of its own does it (`drbd_c_<resource>`), one after the other. The
 //! digests are kept: to look an algorithm up for each block would cost more than the digest.
 
-use drbd_core::digest;
+use drbd_core::digest::{self, Digest};
 use drbd_core::node::{DigestFor, Examine, Examined};
 use drbd_core::wire::Name64;
+use drbd_kapi::block::bio::Bio;
 use drbd_kapi::block::pages::PageBuf;
-use drbd_kapi::shash::Digest;
+use drbd_kapi::shash::Digest as Algorithm;
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::time::{delay::fsleep, Delta};
@@ -19,7 +20,7 @@ use crate::objects::resource::Resource;
 /// An algorithm, ready to be used.
 struct Keyed {
     name: Name64,
-    digest: Digest,
+    algorithm: Algorithm,
 }
 
 /// The algorithms in use.
@@ -30,25 +31,60 @@ pub(crate) struct Digests {
 }
 
 impl Digests {
-    fn get(&mut self, which: DigestFor, name: Name64) -> Option<&mut Digest> {
+    fn get(&mut self, which: DigestFor, name: Name64) -> Option<&mut Algorithm> {
         let place = match which {
             DigestFor::Csums => &mut self.csums,
             DigestFor::Verify => &mut self.verify,
         };
         if place.as_ref().is_none_or(|k| k.name != name) {
-            *place = look_up(name).map(|digest| Keyed { name, digest });
+            *place = look_up_patiently(name).map(|algorithm| Keyed { name, algorithm });
         }
-        place.as_mut().map(|k| &mut k.digest)
+        place.as_mut().map(|k| &mut k.algorithm)
     }
 }
 
-/// `None`: this kernel does not know it, or it is longer than any that DRBD admits.
-fn look_up(name: Name64) -> Option<Digest> {
-    let text = core::str::from_utf8(name.as_bytes()).ok().filter(|n| !n.is_empty())?;
+/// The data whose digest is asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'a> {
+    /// Of an application.
+    Bio(&'a Bio),
+    /// A buffer of the driver's.
+    Pages(&'a PageBuf),
+}
+
+/// An algorithm, to be kept: a look-up costs more than a digest.
+///
+/// # Errors
+/// This kernel does not know it, or it is longer than any that DRBD admits; ENOMEM.
+pub(crate) fn look_up(name: Name64) -> Result<Algorithm> {
+    let text = core::str::from_utf8(name.as_bytes()).map_err(|_| EINVAL)?;
+    let found = Algorithm::new(&CString::try_from_fmt(fmt!("{}", text))?)?;
+    if text.is_empty() || found.size() > digest::MAX {
+        return Err(EINVAL);
+    }
+    Ok(found)
+}
+
+/// The digest of `content`.
+///
+/// # Errors
+/// Those of the algorithm.
+pub(crate) fn digest(algorithm: &mut Algorithm, content: Content<'_>) -> Result<Digest> {
+    let mut out = [0u8; digest::MAX];
+    algorithm.start()?;
+    match content {
+        Content::Bio(bio) => algorithm.update_bio(bio)?,
+        Content::Pages(pages) => algorithm.update_pages(pages)?,
+    }
+    algorithm.finish(&mut out)?;
+    out.get(..algorithm.size()).and_then(Digest::new).ok_or(EINVAL)
+}
+
+/// As [`look_up`], `None` where it will never succeed.
+fn look_up_patiently(name: Name64) -> Option<Algorithm> {
     loop {
-        let found = CString::try_from_fmt(fmt!("{}", text)).and_then(|name| Digest::new(&name));
-        match found {
-            Ok(digest) => return Some(digest).filter(|d| d.size() <= digest::MAX),
+        match look_up(name) {
+            Ok(algorithm) => return Some(algorithm),
             // Small allocations of a NOIO scope succeed as soon as any I/O below completes.
             Err(e) if e == ENOMEM => fsleep(Delta::from_millis(10)),
             Err(_) => return None,
@@ -67,19 +103,13 @@ pub(crate) fn examine(resource: &Resource, buf: Option<&PageBuf>, what: Examine)
     }
 }
 
-fn compute(
-    resource: &Resource,
-    buf: Option<&PageBuf>,
-    which: DigestFor,
-) -> Option<digest::Digest> {
+/// Zeroes stand for blocks that could not be read.
+fn compute(resource: &Resource, buf: Option<&PageBuf>, which: DigestFor) -> Option<Digest> {
     let name = resource.inner.lock().machine.algorithm(which);
     let mut digests = resource.digests.lock();
     let algorithm = digests.get(which, name)?;
-    let mut out = [0u8; digest::MAX];
-    if let Some(pages) = buf {
-        algorithm.start().ok()?;
-        algorithm.update_pages(pages).ok()?;
-        algorithm.finish(&mut out).ok()?;
+    match buf {
+        Some(pages) => digest(algorithm, Content::Pages(pages)).ok(),
+        None => Digest::new([0u8; digest::MAX].get(..algorithm.size())?),
     }
-    digest::Digest::new(out.get(..algorithm.size())?)
 }

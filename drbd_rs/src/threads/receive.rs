@@ -10,7 +10,8 @@ use drbd_kapi::wait::Wait;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::guard::{Content, Guard, Value};
+use super::guard::{self, Guard};
+use crate::io::examine::Content;
 use crate::objects::app::App;
 use crate::objects::connection::Sockets;
 use crate::objects::resource::Resource;
@@ -149,7 +150,7 @@ fn receive_payload<'a>(
             Ok(Payload { buf: None, body, intact: true })
         }
         PayloadPlan::Buffer { digest, bytes } if bytes.saturating_add(digest) == announced => {
-            let sent = Value::receive(socket, digest, patient)?;
+            let sent = guard::receive(socket, digest, patient)?;
             let len = usize::try_from(bytes).map_err(|_| Malformed::Length)?;
             let mut pages = PageBuf::new(len)?;
             socket.recv_pages(&mut pages, patient)?;
@@ -158,7 +159,7 @@ fn receive_payload<'a>(
             Ok(Payload { buf: Some(buf), body: &[], intact })
         }
         PayloadPlan::App { app, digest, bytes } if bytes.saturating_add(digest) == announced => {
-            let sent = Value::receive(socket, digest, patient)?;
+            let sent = guard::receive(socket, digest, patient)?;
             let app: Option<Arc<App>> = resource.inner.lock().apps.get(app.0).cloned();
             match app.as_ref().and_then(|a| a.bio()) {
                 Some(bio) if bio.size() == bytes => {

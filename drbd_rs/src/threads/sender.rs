@@ -16,7 +16,8 @@ use drbd_kapi::wait::{EventFlag, Wait};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::guard::{Content, Guard, Value};
+use super::guard::Guard;
+use crate::io::examine::Content;
 use crate::objects::app::App;
 use crate::objects::connection::Sockets;
 use crate::objects::queue::Outgoing;
@@ -217,7 +218,7 @@ fn send(
         | Body::Pages(_)
         | Body::Digest(_)
         | Body::None
-        | Body::Missing => Value::NONE,
+        | Body::Missing => Digest::EMPTY,
     };
     let digest = digest.as_bytes();
     let announced = u32::try_from(digest.len()).map_err(|_| EINVAL)?;
