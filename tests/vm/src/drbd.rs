@@ -146,15 +146,40 @@ impl MetaData {
     }
 
     fn parse(dump: &str, generation: String) -> Option<Self> {
-        let bits = dump
-            .lines()
-            .find_map(|l| l.strip_prefix("# bits-set ")?.strip_suffix(';'))?;
         let text = dump.lines().filter(|l| !l.trim_start().starts_with('#'));
+        let text = text.collect::<Vec<_>>().join("\n");
         Some(Self {
             generation,
-            oos: bits.parse::<u64>().ok()? * 4,
-            text: text.collect::<Vec<_>>().join("\n"),
+            oos: Self::bits_set(&text)? * 4,
+            text,
         })
+    }
+
+    /// The bits set for blocks of the device. The sum that the dump itself has at its end is over
+    /// whole pages, and the C driver leaves what its memory happened to hold behind the last word.
+    fn bits_set(dump: &str) -> Option<u64> {
+        let (head, bitmap) = dump.split_once("bm {")?;
+        let sectors = head
+            .lines()
+            .find_map(|l| l.strip_prefix("la-size-sect ")?.strip_suffix(';'))?;
+        let mut left = sectors.parse::<u64>().ok()?.div_ceil(8);
+        let mut set = 0;
+        for part in bitmap.split_once('}')?.0.split_terminator(';') {
+            let Some((before, word)) = part.split_once("0x") else {
+                continue;
+            };
+            let times = before.trim().strip_suffix("times");
+            let times = times.map_or(Ok(1), |n| n.trim().parse::<u64>()).ok()?;
+            let word = u64::from_str_radix(word.trim(), 16).ok()?;
+            let whole = times.min(left / 64);
+            set += whole * u64::from(word.count_ones());
+            left -= whole * 64;
+            if whole < times && left > 0 {
+                set += u64::from((word & ((1 << left) - 1)).count_ones());
+                left = 0;
+            }
+        }
+        Some(set)
     }
 }
 
@@ -247,13 +272,30 @@ mod tests {
 
     #[test]
     fn a_dump_is_read() {
-        let dump = "# drbdmeta\nversion \"v08\";\n# bm-bytes 8;\nbm {\n   # at 0kB\n    \
+        let dump = "# drbdmeta\nla-size-sect 16;\n# bm-bytes 8;\nbm {\n   # at 0kB\n    \
             0x0000000000000003;\n}\n# bits-set 2;\n";
         let m = MetaData::parse(dump, "A:0:B:0:1:1:0:0:0:0:0".into()).unwrap();
         assert_eq!(m.oos, 8);
-        assert_eq!(m.text, "version \"v08\";\nbm {\n    0x0000000000000003;\n}");
+        assert_eq!(m.text, "la-size-sect 16;\nbm {\n    0x0000000000000003;\n}");
         assert_eq!(uuids(&m.generation), [0xa, 0, 0xa, 0]);
         assert_eq!(MetaData::parse("", String::new()), None);
+    }
+
+    /// 200 blocks are three words and a byte; what lies behind is nobody's.
+    #[test]
+    fn bits_behind_the_device_do_not_count() {
+        let dump = |rest: &str| {
+            format!("la-size-sect 1600;\nbm {{\n    0x01; 0x00;\n    0x03; {rest}\n}}\n")
+        };
+        assert_eq!(MetaData::bits_set(&dump("0xFFFF;")), Some(11));
+        assert_eq!(
+            MetaData::bits_set(&dump("2 times 0x0000000000000180;")),
+            Some(4)
+        );
+        assert_eq!(MetaData::bits_set(&dump("0x0; 384 times 0xFF;")), Some(3));
+        let runs = "la-size-sect 1600;\nbm {\n    512 times 0xFFFFFFFFFFFFFFFF;\n}\n";
+        assert_eq!(MetaData::bits_set(runs), Some(200));
+        assert_eq!(MetaData::bits_set("la-size-sect 0;\nbm {\n}\n"), Some(0));
     }
 
     #[test]
