@@ -23,6 +23,9 @@ impl<S: Store> Resource<S> {
     pub(crate) fn request_deadline(&self) -> Option<Instant> {
         let ahead = self.volumes.iter().flatten();
         let ahead = ahead.filter_map(|v| v.io.ahead_due);
+        // A write whose turn has not come goes with the connection, and no patience with it.
+        let patience = self.io.patience.map(|p| p.until);
+        let patience = patience.filter(|_| self.connected(PEER).is_some());
         self.volumes
             .iter()
             .flatten()
@@ -30,7 +33,7 @@ impl<S: Store> Resource<S> {
             .filter_map(|v| v.backing.as_ref()?.meta_io.due())
             .chain(ahead)
             .chain(self.io.timer_due)
-            .chain(self.io.patience.map(|p| p.until))
+            .chain(patience)
             .chain(super::io_peers().filter_map(|peer| self.proof_deadline(peer)))
             .min()
     }
