@@ -181,8 +181,6 @@ pub(crate) struct VolumeIo<S: Store> {
     ahead_due: Option<Instant>,
     /// I/O of this part on the backing device: `lo:`.
     local: u32,
-    /// Control knows that the failed disk is no longer used.
-    idle_told: bool,
     /// The disk was given up by force: writes are to be told.
     abandon: bool,
     /// Activity logs seen so far: names the one in use.
@@ -218,7 +216,6 @@ impl<S: Store> VolumeIo<S> {
             stops: 0,
             ahead_due: None,
             local: 0,
-            idle_told: false,
             abandon: false,
             logs: 0,
             peers_turn: false,

@@ -140,19 +140,14 @@ impl<S: Store> Resource<S> {
         })
     }
 
-    /// Tells control, once, that a failed disk is no longer used; or one that is to be dropped.
+    /// Tells control that a failed disk is not used at the moment, as often as that is seen: the
+    /// first time may be too early for it. A disk that is to be dropped is dropped.
     pub(super) fn disk_idle_pump(&mut self, vol: VolIx, h: &mut impl Host) {
         if self.io_vol(vol).is_some_and(|v| v.ctl.drop_due) {
             self.drop_backing(vol, h);
         }
         let failed = self.io_state(vol).disk == crate::state::disk::State::Failed;
-        let idle = failed && self.local_refs(vol) == 0;
-        let Some(v) = self.io_vol_mut(vol) else {
-            return;
-        };
-        if !failed {
-            v.io.idle_told = false;
-        } else if idle && !core::mem::replace(&mut v.io.idle_told, true) {
+        if failed && self.local_refs(vol) == 0 {
             self.local_idle(vol, h);
         }
     }
