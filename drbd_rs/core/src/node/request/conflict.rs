@@ -115,6 +115,7 @@ impl<S: Store> Resource<S> {
     /// order of packets on the two sockets are concerned.
     pub(super) fn turn_comes(&mut self, id: Id, r: &PeerRequest, h: &mut impl Host) -> Turn {
         if r.cleared || !self.two_primaries() {
+            self.io.patience = None;
             return Turn::Comes;
         }
         let Some(agreed) = self.connected(PEER) else {
@@ -177,6 +178,13 @@ impl<S: Store> Resource<S> {
             r.restarts = restarts;
         }
         true
+    }
+
+    /// A peer's write is gone, and so is the patience with what it waited for.
+    pub(super) fn turn_over(&mut self, id: Id) {
+        if self.io.patience.is_some_and(|p| p.id == id) {
+            self.io.patience = None;
+        }
     }
 
     fn turn_waits(&mut self, id: Id, for_acks: bool, h: &mut impl Host) -> Turn {

@@ -530,6 +530,7 @@ impl<S: Store> Resource<S> {
         let Some(mut r) = self.io.peer_requests.remove(id) else {
             return;
         };
+        self.turn_over(id);
         if let Some(b) = self.io_backing(r.vol) {
             if r.claim.is_holding() && r.log_of == b.meta_io.instance {
                 let known = b.al.put(&mut r.claim);
