@@ -435,7 +435,7 @@ pub fn lost_contact_to_peer_data(old: Disk, new: Disk) -> bool {
 }
 
 /// What to do with frozen requests before `susp_nod` is cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Thaw {
     /// Send them to the peer again.
     Resend,
@@ -464,7 +464,7 @@ pub fn thaw_no_data(
 }
 
 /// What to do about the UUIDs when the peer's copy starts to miss writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NewUuid {
     /// Nothing.
     No,
@@ -498,7 +498,7 @@ pub fn uuid_when_peer_data_lost(
 }
 
 /// The step after [`Later::StartFullSync`] set and wrote all bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FullBitmap {
     /// Request WFSyncUUID: the source will send the UUID.
     WaitForSyncUuid,

@@ -31,7 +31,7 @@ const DEPTH: usize = 8;
 pub(super) const ROOM: usize = 12;
 
 /// A change and how far its effects are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Item {
     old: State,
     new: State,
@@ -51,7 +51,7 @@ struct Item {
 }
 
 /// Changes whose effects are outstanding, oldest first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Queue {
     items: [Option<Item>; DEPTH],
 }
@@ -124,7 +124,7 @@ impl Queue {
 }
 
 /// Effects of connection-wide changes that are outstanding.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct ConnectionQueue(ConnectionEffects);
 
 impl ConnectionQueue {

@@ -22,7 +22,7 @@ use super::super::{Resource, Store, PEER};
 use super::Suspended;
 
 /// How a change is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Flags {
     /// It has happened: only the hard rules apply.
     pub(crate) hard: bool,

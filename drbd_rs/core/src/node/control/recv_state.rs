@@ -22,7 +22,7 @@ use super::recv_uuids::{set_of, store_set};
 use super::{Flags, Next, StateChange};
 
 /// What is being written before the peer's word is acted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Prepares {
     /// All bits, for a full sync.
     FullSync {
@@ -36,7 +36,7 @@ pub(crate) enum Prepares {
 }
 
 /// What the handshake decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Decided {
     /// Not asked, or nothing to wait for.
     Conn(Conn),

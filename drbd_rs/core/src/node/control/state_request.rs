@@ -18,7 +18,7 @@ use super::super::{Resource, Store, Violation, PEER};
 use super::{Flags, StateChange};
 
 /// A request to the peer that waits for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClusterRequest {
     /// Of one volume; `None`: of the connection.
     vol: Option<VolIx>,
@@ -30,7 +30,7 @@ pub(crate) struct ClusterRequest {
 }
 
 /// How far a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Asked {
     /// Decided.
     Done(Ss),

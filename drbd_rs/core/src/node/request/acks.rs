@@ -16,7 +16,7 @@ use crate::units::SectorRange;
 use crate::wire::{BlockAck, Data, Packet};
 
 /// What a positive acknowledgement says.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Ack {
     Received,
     Written,

@@ -26,7 +26,7 @@ const EPOCHS: usize = 64;
 const PAUSE_AT: u32 = 48;
 
 /// How the order of two epochs is kept on the disk. The numbers are those of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Ordering {
     /// Not at all: the disk keeps it by itself.
     None,
@@ -48,7 +48,7 @@ impl Ordering {
 }
 
 /// One epoch.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 struct Epoch {
     /// Writes in it.
     size: u32,
@@ -59,7 +59,7 @@ struct Epoch {
 }
 
 /// How far the flush behind the oldest epoch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Flushing {
     No,
     /// Volumes before the cursor were asked.
@@ -68,6 +68,7 @@ enum Flushing {
 }
 
 /// The epochs of the peer that are not finished; the last one is open.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Received {
     epochs: [Epoch; EPOCHS],
     /// Number of the oldest one.
@@ -82,6 +83,16 @@ pub(super) struct Received {
     pub(super) owed: Owed,
     /// A discard is at work: writes wait.
     pub(super) exclusive: bool,
+}
+
+impl core::hash::Hash for Received {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        let len = usize::try_from(self.len).unwrap_or(EPOCHS);
+        self.epochs.iter().take(len).for_each(|e| e.hash(state));
+        crate::key::name(crate::key::PEER_EPOCH, u64::from(self.first), state);
+        (self.len, self.flushing, self.flushes).hash(state);
+        (self.flush_failed, self.owed, self.exclusive).hash(state);
+    }
 }
 
 impl Received {

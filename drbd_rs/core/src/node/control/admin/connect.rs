@@ -13,7 +13,7 @@ use super::super::super::{Resource, Store};
 use super::super::{Flags, Phase, StateChange};
 use super::{Ask, Event, Kind, Move};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Plain,
@@ -26,7 +26,7 @@ enum Step {
 }
 
 /// How far a disconnect is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Disconnecting {
     peer: PeerIx,
     force: bool,
