@@ -16,7 +16,8 @@ use super::token::Name;
 use super::UNIT;
 
 use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, VolIx};
-use super::super::{Resource, Store, Violation, PEER};
+use super::super::{Resource, Store, Violation, Volume, PEER};
+use crate::state::disk::State as Disk;
 use crate::units::SectorRange;
 use crate::wire::{BarrierAck, BarrierNr};
 
@@ -309,6 +310,15 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// Whether the own disk may hold writes of the peer in its cache. One that is being detached
+    /// does, and the peer forgets a write with the acknowledgement of its epoch. The C driver does
+    /// not flush then.
+    fn io_can_flush(&self, vol: VolIx) -> bool {
+        let usable =
+            |v: &Volume<S>| v.backing.is_some() && v.state.disk >= Disk::Failed && !v.io.abandon;
+        self.io_vol(vol).is_some_and(usable)
+    }
+
     /// Asks every disk for a flush, from volume `from` on. False if room ran out.
     fn ask_for_flushes(&mut self, peer: PeerIx, from: u16, h: &mut impl Host) -> bool {
         for vol in self.io_volumes().skip(usize::from(from)) {
@@ -318,11 +328,13 @@ impl<S: Store> Resource<S> {
                 }
                 return false;
             }
-            if !self.io_has_disk(vol) {
+            if !self.io_can_flush(vol) {
                 continue;
             }
             if let Some(v) = self.io_vol_mut(vol) {
                 v.io.local = v.io.local.saturating_add(1);
+                // A failed disk that was idle is so again afterwards.
+                v.io.idle_told = false;
             }
             if let Some(e) = self.io_epochs(peer) {
                 e.received.flushes = e.received.flushes.saturating_add(1);
