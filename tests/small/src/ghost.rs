@@ -195,10 +195,12 @@ impl Ghost {
         if up_to_date(is) && (alone || lost) {
             self.of[n].moved_on = true;
         }
-        // As it sees the peer: DRBD makes a UUID as soon as the peer asks whether it may detach,
-        // and keeps it if the connection ends before the peer did (docs/search.md).
+        // A Primary without a disk uses these. It may have asked whether it may detach, and keep
+        // its disk: then nobody has moved on.
+        let peer = now[1 - n];
         let serves = is.peer == Role::Primary && is.pdsk < disk::State::Inconsistent;
-        if serves && up_to_date(is) && linked(is) {
+        let gone = w.nodes[1 - n].machine.is_none() || peer.disk < disk::State::Inconsistent;
+        if serves && gone && up_to_date(is) && linked(is) {
             self.of[n].moved_on = true;
         }
         // What applications read from now on stays, unless the peer's last write is still at work.

@@ -48,9 +48,10 @@ fn at_rest() {
     assert!(search(Grain::Rest, 1, 4 + 30 * FURTHER) > 150);
 }
 
-fn survives(path: &[Act]) {
+/// Goes a path with so many blocks and returns what was said on the way.
+fn goes(blocks: u8, path: &[Act]) -> String {
     let plan = Plan {
-        shape: SHAPE,
+        shape: Shape { blocks, ..SHAPE },
         grain: Grain::Every,
         depth: 0,
         most: 0,
@@ -62,6 +63,29 @@ fn survives(path: &[Act]) {
         said.push('\n');
     });
     assert_eq!(end, Ok(()), "{said}");
+    said
+}
+
+fn survives(path: &[Act]) {
+    goes(1, path);
+}
+
+/// A path as `drbd-search` prints it.
+fn numbers(path: &[u8]) -> Vec<Act> {
+    let act = |n: &u8| Act::from_number(*n).expect("a step");
+    path.iter().map(act).collect()
+}
+
+/// A node loses its power before it has stored that it was synchronised: a full sync, and the
+/// connection is lost before it hears of that. The source must still know whose data it has.
+#[test]
+fn a_full_sync_that_its_target_does_not_hear_of() {
+    let path = [
+        1, 2, 25, 6, 5, 0, 22, 22, 22, 22, 22, 3, 3, 3, 3, 3, 22, 22, 22, 3, 3, 3, 5, 5, 22, 4, 23,
+        3, 23, 36, 40, 24, 24, 4, 6, 5, 5, 0, 22, 22, 22, 22, 22, 24, 24, 24, 3, 3, 3, 3, 3, 5, 5,
+        5, 22, 22, 22, 3, 3, 3, 1,
+    ];
+    goes(2, &numbers(&path));
 }
 
 /// The peer's disk loses what it had acknowledged, after this node has become Secondary: nothing
