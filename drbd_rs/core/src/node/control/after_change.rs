@@ -274,11 +274,11 @@ impl<S: Store> Resource<S> {
             Later::SendStatePause
             | Later::SendStateConnected
             | Later::SendStateInconsistent
-            | Later::SendStateSyncDone
             | Later::SendStateVerifyDone => {
                 self.send_state(vol, item.new, h);
                 Done::Yes
             }
+            Later::SendStateSyncDone => self.later_sync_done(vol, item, h),
             // Sent at once, before the first announcement.
             Later::SendStateAhead => Done::Yes,
             Later::PauseDependants
@@ -419,6 +419,18 @@ impl<S: Store> Resource<S> {
         if let Some(uuid) = self.disk(vol).map(|d| d.uuids.bitmap) {
             self.send_sync_uuid(vol, uuid, h);
         }
+        Done::Yes
+    }
+
+    /// The source forgets what the target lacked as soon as it hears of the end: that has to be on
+    /// the target's disk by then. Should it lose its power it would come back as it was before the
+    /// resync, and need a full one.
+    fn later_sync_done(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        if item.step == 0 {
+            self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
+            return Done::WaitsThen(1);
+        }
+        self.send_state(vol, item.new, h);
         Done::Yes
     }
 

@@ -234,6 +234,26 @@ impl<S: Store> Resource<S> {
         self.write_superblock(vol, h);
     }
 
+    /// Runs `after` as soon as the superblock is stable as it is now, with `ok` if it is.
+    pub(crate) fn md_stable(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
+        let m = self.meta(vol);
+        let clean = m.filter(|m| m.due.is_none() && !m.superblock_again);
+        let stored = match clean {
+            Some(m) if m.superblock_in_flight => put(&mut m.waiters, after),
+            Some(_) => {
+                self.run_soon(after, true, h);
+                true
+            }
+            None => {
+                self.md_sync(vol, after, h);
+                true
+            }
+        };
+        if !stored {
+            self.run_soon(after, false, h);
+        }
+    }
+
     fn write_superblock(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(b) = self.io_backing(vol) else {
             return;
