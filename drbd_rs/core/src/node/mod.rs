@@ -216,6 +216,8 @@ pub struct Volume<S: Store> {
 impl<S: Store> Hash for Volume<S> {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
         (self.minor, self.vnr, self.state, self.size).hash(state);
+        // The mark of the role is never looked at.
+        crate::uuid::name(self.ctl.ed_uuid).hash(state);
         (&self.ctl, &self.io, &self.backing).hash(state);
         (*self.peers).hash(state);
     }

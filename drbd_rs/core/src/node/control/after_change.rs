@@ -439,6 +439,10 @@ impl<S: Store> Resource<S> {
             self.send_uuids(vol, 0, h);
             return Done::Yes;
         }
+        let asked = self.vol(vol).is_some_and(|v| v.ctl.peer_detaches);
+        if asked && !item.new.role.is_primary() {
+            return Done::Yes;
+        }
         let bitmap = self.disk(vol).map_or(0, |d| d.uuids.bitmap);
         let suspended = self.state(vol).is_suspended();
         match uuid_when_peer_data_lost(item.old, item.new, bitmap, suspended) {

@@ -263,9 +263,14 @@ pub(crate) struct VolumeControl {
     pub(crate) was_read_error: bool,
     /// Local I/O is aborted, not waited for (FORCE_DETACH).
     pub(crate) force_detach: bool,
-    /// It was Primary a moment ago, and its bitmap is not yet on disk: until then the superblock
-    /// says Primary, so that the activity log counts should it crash.
+    /// The activity log counted a moment ago (`meta_flags::log_counts`), and the bitmap is not yet
+    /// on disk: until then the superblock says that it counts, should this node crash.
     pub(crate) demoting: bool,
+    /// The peer asked whether it may detach and was told yes; it has not said that it did. If it
+    /// is Primary a generation of data begins when it does, or with its first write. The C driver
+    /// begins it with the question, and keeps it if the peer then keeps its disk: two generations,
+    /// and a split brain that is none.
+    pub(crate) peer_detaches: bool,
     /// The peer, if there is one, was told that the disk failed.
     pub(crate) failure_sent: bool,
     /// So it was, the helper too, and the superblock is written.
@@ -295,13 +300,13 @@ pub(crate) struct VolumeControl {
 
 crate::key::key! {
     VolumeControl {
-        ed_uuid, opened, new_current_uuid, frozen_lost, crashed_primary, consider_resync,
-        resync_after_neg, degraded_wfc, al_suspended, max_bio, told_bits, was_io_error,
-        was_read_error, force_detach, demoting, failure_sent, failure_told, last_words, deleted,
-        dropped, drop_due, resize, resize_pending, grew, sizes_rest, after
+        opened, new_current_uuid, frozen_lost, crashed_primary, consider_resync,
+        resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
+        was_read_error, force_detach, demoting, peer_detaches, failure_sent, failure_told,
+        last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest, after
     }
     names {}
-    not { attached_at, resize_turn }
+    not { ed_uuid, told_bits, attached_at, resize_turn }
 }
 
 /// What `control/` keeps about one volume at one peer.
@@ -384,6 +389,7 @@ impl VolumeControl {
             was_read_error: false,
             force_detach: false,
             demoting: false,
+            peer_detaches: false,
             failure_sent: false,
             failure_told: false,
             last_words: disk::LastWords::None,

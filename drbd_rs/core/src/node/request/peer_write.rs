@@ -403,7 +403,7 @@ impl<S: Store> Resource<S> {
 
     /// A Primary without a disk writes here: what other disks of it there may be is old from now
     /// on. True: the new generation has to be stored first.
-    fn begin_generation(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+    pub(crate) fn begin_generation(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         let s = self.io_state(vol);
         let Some(v) = self.io_vol(vol) else {
             return false;
