@@ -123,6 +123,14 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Whether the activity log ceases to count once more after the change that is at work.
+    fn demotes_again(&self) -> bool {
+        let items = self.items.iter().flatten().skip(1);
+        items.fold(false, |any, i| any | i.later.contains(Later::Demoted))
+    }
+}
+
 /// Effects of connection-wide changes that are outstanding.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct ConnectionQueue(ConnectionEffects);
@@ -318,8 +326,9 @@ impl<S: Store> Resource<S> {
         Done::Yes
     }
 
-    /// From now on the activity log does not count: what it stands for has to be in the bitmap on
-    /// disk first. The C driver leaves that out while there is a resync.
+    /// From now on the activity log does not count, as this node is no longer Primary, or the peer
+    /// that was without a disk is gone: what it stands for has to be in the bitmap on disk first.
+    /// The C driver leaves that out while there is a resync, and in the second case always.
     fn later_demoted(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 0 && self.state(vol).disk >= Disk::Inconsistent {
             let again = After::Control(Next::AfterChange { vol });
@@ -327,7 +336,8 @@ impl<S: Store> Resource<S> {
             return Done::WaitsThen(1);
         }
         if let Some(v) = self.vol_mut(vol) {
-            v.ctl.demoting = false;
+            // Bits that were set since are written for the next one.
+            v.ctl.demoting = v.ctl.after.demotes_again();
         }
         self.recompute_md_flags(vol, h);
         Done::Yes
