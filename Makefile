@@ -10,6 +10,7 @@
 # make sim       the cluster simulator for a minute: saved plans, then fresh seeds
 # make sim-soak  the same for HOURS=n on all cores; SEED= begins elsewhere
 # make sim-mutants  plants bugs one by one; the simulator has to find each (SECONDS_EACH=120)
+# make search    every state of a small world, three ways (about an hour; docs/search.md)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -57,6 +58,14 @@ sim-soak:
 	$(SIM) seconds $$(( $(or $(HOURS),1) * 3600 )) $(SEED)
 sim-mutants:
 	@tests/sim/mutants.sh
+# Every order of events and one order, outer steps anywhere; then outer steps only at rest, to the
+# end. Each stops at its first violation and prints the shortest way there.
+SEARCH = cargo run -q --release -p drbd-small --bin drbd-search --
+search:
+	$(SEARCH) rest 3 40 admin
+	$(SEARCH) fixed 2 4
+	$(SEARCH) every 1 3 admin
+	$(SEARCH) every 2 5 most=14000000 recover=16
 
 campaign:
 	@$(LAB)/setup.sh

@@ -22,7 +22,7 @@ use super::recv_uuids::{set_of, store_set};
 use super::{Flags, Next, StateChange};
 
 /// What is being written before the peer's word is acted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Prepares {
     /// All bits, for a full sync.
     FullSync {
@@ -36,7 +36,7 @@ pub(crate) enum Prepares {
 }
 
 /// What the handshake decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Decided {
     /// Not asked, or nothing to wait for.
     Conn(Conn),
@@ -263,6 +263,7 @@ impl<S: Store> Resource<S> {
             return;
         }
         let ns = self.state(vol);
+        self.peer_detached(vol, os, h);
         if os.conn > Conn::WFReportParams
             && ns.conn > Conn::Connected
             && peer.conn <= Conn::Connected
@@ -280,6 +281,16 @@ impl<S: Store> Resource<S> {
         }
         if self.md_is_dirty(vol) {
             self.md_sync(vol, After::Nothing, h);
+        }
+    }
+
+    /// A peer that was allowed to detach says what became of it.
+    fn peer_detached(&mut self, vol: VolIx, old: State, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let asked = core::mem::take(&mut v.ctl.peer_detaches);
+        let gone = v.state.pdsk < Disk::Inconsistent && v.state.conn >= Conn::Connected;
+        if asked && gone && old.conn >= Conn::Connected {
+            self.begin_generation(vol, h);
         }
     }
 
