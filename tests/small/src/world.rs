@@ -16,7 +16,7 @@ use drbd_core::node::{
     OpId, Payload, PayloadPlan, Progress, ReceiverWish, Sock, VolIx, PEER,
 };
 use drbd_core::state::State;
-use drbd_core::time::Instant;
+use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Minor, Sector, SectorRange, Sectors, Vnr};
 use drbd_core::wire::{self, Header, Packet, Socket};
 
@@ -183,6 +183,24 @@ impl World {
             }
         }
         self.fail(&format!("waited in vain for: {what}"));
+    }
+
+    /// Lets things happen, and time pass, for so long.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now.plus(span);
+        for _ in 0..PATIENCE {
+            let due = |n: &Node| n.machine.as_ref().and_then(Machine::deadline);
+            let next = self.nodes.iter().filter_map(due).min();
+            match self.events().first() {
+                Some(event) => self.happen(*event),
+                None if next.is_some_and(|at| at <= end) => self.time_passes(),
+                None => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        self.fail("time does not pass");
     }
 
     /// Time passes until the next deadline of a machine.
@@ -611,10 +629,7 @@ impl World {
         drbdmeta::apply_al(&mut n.disk, n.last_size)?;
         n.last_size = n.disk.sectors();
         n.load();
-        self.with(node, |m, host| {
-            let added = m.add_volume(Minor(0), Vnr(0), volume_storage(), host);
-            assert!(matches!(added, Ok(VOL)));
-        });
+        self.add_volume(node);
         let code = self.attach(node);
         if code != 101 {
             self.fail(&format!("n{node} attach: {code}"));
@@ -622,6 +637,14 @@ impl World {
         let conf = self.net_conf;
         self.must(node, Command::Connect { peer: PEER, conf });
         Some(())
+    }
+
+    /// `drbdsetup new-minor`.
+    pub fn add_volume(&mut self, node: usize) {
+        self.with(node, |m, host| {
+            let added = m.add_volume(Minor(0), Vnr(0), volume_storage(), host);
+            assert!(matches!(added, Ok(VOL)));
+        });
     }
 
     /// `drbdsetup attach`.
