@@ -150,6 +150,8 @@ pub struct Node {
     pub receiver: bool,
     /// The sockets stand.
     pub connected: bool,
+    /// The peer has closed its sockets, what is on the wire is the last.
+    pub ends: bool,
     /// The sockets are being closed.
     pub closing: bool,
     /// Applications' I/O under way.
@@ -204,6 +206,7 @@ impl Node {
             helpers: VecDeque::new(),
             receiver: false,
             connected: false,
+            ends: false,
             closing: false,
             apps: BTreeMap::new(),
             bufs: BTreeMap::new(),

@@ -19,6 +19,7 @@ use drbd_core::state::State;
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Minor, Sector, SectorRange, Sectors, Vnr};
 use drbd_core::wire::{self, Header, Packet, Socket};
+use std::collections::VecDeque;
 
 /// The volume.
 pub const VOL: VolIx = VolIx(0);
@@ -49,6 +50,8 @@ pub struct World {
     pub now: Instant,
     /// The nodes can reach each other.
     pub network: bool,
+    /// Whose peer closes a connection gets what was sent before, as with TCP; otherwise it is lost.
+    pub orderly: bool,
     /// What applications were told.
     pub oracle: Oracle,
     /// The disk's options.
@@ -66,6 +69,7 @@ impl World {
             nodes: [0, 1].map(|n| Node::new(drbdmeta::create_md(blocks), n)),
             now: Instant(1_000_000_000_000),
             network: true,
+            orderly: false,
             oracle: Oracle::default(),
             disk_conf: DiskConf {
                 meta_dev_idx: -3,
@@ -154,7 +158,15 @@ impl World {
     pub fn happen(&mut self, event: Event) {
         match event {
             Event::Disk(n) => self.disk_done(usize::from(n), Ok(())),
-            Event::Packet(n, sock) => self.packet(usize::from(n), usize::from(sock)),
+            Event::Packet(n, sock) => {
+                let node = usize::from(n);
+                self.packet(node, usize::from(sock));
+                let n = &mut self.nodes[node];
+                if n.ends && n.wire.iter().all(VecDeque::is_empty) {
+                    n.ends = false;
+                    self.hang_up(node);
+                }
+            }
             Event::Connect => self.meet(),
             Event::Time => self.time_passes(),
         }
@@ -470,6 +482,7 @@ impl World {
     fn meet(&mut self) {
         for n in &mut self.nodes {
             n.connected = true;
+            n.ends = false;
             n.wire = Default::default();
         }
         for node in 0..2 {
@@ -489,7 +502,11 @@ impl World {
         self.nodes[node].sent.clear();
         if std::mem::take(&mut self.nodes[node].connected) {
             self.nodes[node].wire = Default::default();
-            self.hang_up(1 - node);
+            let peer = &mut self.nodes[1 - node];
+            peer.ends = self.orderly && peer.wire.iter().any(|w| !w.is_empty());
+            if !peer.ends {
+                self.hang_up(1 - node);
+            }
         }
     }
 

@@ -4,6 +4,9 @@
 //! is reached, every recorded order has the same answer there and leads to the same state of both
 //! nodes, UUIDs and flags of the superblocks included. What differs is listed, with the reason, in
 //! `tests/golden/transitions/differences.txt`, and nothing else.
+//!
+//! `SHOW=pair` prints what ours do in all states with `pair` in their names, `ORDER=detach` only
+//! such orders, `LOGS=1` the kernel logs of both nodes as well.
 
 #[path = "ours/clerk.rs"]
 mod clerk;
@@ -30,7 +33,11 @@ fn ours(state: &State, node: usize, order: &str) -> String {
     let tried = catch_unwind(AssertUnwindSafe(|| {
         let (mut pair, here) = reach(state)?;
         let answer = Answer::of_code(pair.order(node, order));
-        Ok::<_, String>(here.after(answer, &pair.rest()))
+        let came = here.after(answer, &pair.rest());
+        if std::env::var_os("LOGS").is_some() {
+            pair.print_logs();
+        }
+        Ok::<_, String>(came)
     }));
     match tried {
         Ok(Ok(came)) => came,
@@ -68,13 +75,13 @@ fn every_state_is_reached() {
 fn every_order_does_what_it_does_with_the_c_driver() {
     let (plan, golden) = (Plan::golden(), Outcomes::golden());
     let differences = Differences::golden();
-    let show = std::env::var("SHOW").unwrap_or_default();
+    let [show, only] = ["SHOW", "ORDER"].map(|v| std::env::var(v).unwrap_or_default());
     let (mut unlike, mut recorded, mut same) = (Vec::new(), 0, 0);
     for state in &plan.states {
         for (node, words) in plan.tried_in(state) {
             let order = Outcomes::order(node, words);
             let known = golden.get(&state.name, &order);
-            let wanted = !show.is_empty() && state.name.contains(&show);
+            let wanted = !show.is_empty() && state.name.contains(&show) && order.contains(&only);
             if known.is_none() && !wanted {
                 continue;
             }

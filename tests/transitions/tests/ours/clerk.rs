@@ -19,6 +19,7 @@ use drbd_transitions::outcomes::{Answer, Found};
 use drbd_transitions::picture::{Generation, Picture, Proc};
 use drbd_transitions::plan::Step;
 use drbd_transitions::rest::{Look, Rest};
+use drbd_transitions::NODES;
 
 /// Blocks of the disks: 4 MiB, as in the lab.
 const BLOCKS: u64 = 1024;
@@ -41,8 +42,10 @@ type Options<'a> = &'a [&'a str];
 impl Pair {
     /// Nothing is configured, and the metadata are fresh.
     pub fn new() -> Pair {
+        let mut world = World::new(BLOCKS);
+        world.orderly = true;
         Pair {
-            world: World::new(BLOCKS),
+            world,
             minor: [false; 2],
         }
     }
@@ -66,6 +69,15 @@ impl Pair {
             }
         }
         Ok(self.rest())
+    }
+
+    /// Prints the logs of both nodes.
+    pub fn print_logs(&self) {
+        for (n, node) in self.world.nodes.iter().enumerate() {
+            for line in &node.log {
+                println!("    {} {line}", NODES[n]);
+            }
+        }
     }
 
     /// Waits until the nodes rest, and looks at them.
