@@ -465,6 +465,36 @@ fn an_outdated_copy_is_not_good_for_want_of_a_better_one() {
 }
 
 #[test]
+fn the_only_good_copy_can_not_be_outdated_while_connected() {
+    let n = StateChange::NONE;
+    let only = state(|s| (s.conn, s.disk, s.pdsk) = (C::Connected, D::UpToDate, D::Diskless));
+    for peer in [Role::Secondary, Role::Primary] {
+        let only = State { peer, ..only };
+        let new = evaluate(only, n.disk(D::Outdated), Flags::SOFT, STRICT).unwrap();
+        assert_eq!((new.code, new.state), (Ss::NothingToDo, only));
+    }
+}
+
+#[test]
+fn a_verify_makes_no_disk_good() {
+    let verify = |disk, pdsk, conn| {
+        let old = state(|s| (s.conn, s.disk, s.pdsk) = (C::Connected, disk, pdsk));
+        evaluate(old, StateChange::NONE.conn(conn), Flags::SOFT, STRICT).map(|new| new.state.conn)
+    };
+    for conn in [C::VerifyS, C::VerifyT] {
+        assert_eq!(verify(D::UpToDate, D::UpToDate, conn), Ok(conn));
+        for (disk, pdsk) in [
+            (D::Inconsistent, D::Inconsistent),
+            (D::UpToDate, D::Inconsistent),
+            (D::Inconsistent, D::UpToDate),
+        ] {
+            let refusal = verify(disk, pdsk, conn).unwrap_err();
+            assert_eq!(refusal.code, Ss::NoUpToDateDisk);
+        }
+    }
+}
+
+#[test]
 fn connection_wide_requests_spare_bad_volumes() {
     let old =
         state(|s| (s.conn, s.disk, s.pdsk) = (C::WFReportParams, D::Inconsistent, D::DUnknown));

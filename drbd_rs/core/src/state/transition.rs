@@ -229,6 +229,12 @@ pub fn is_valid_soft_transition(old: State, new: State, ctx: Context) -> Ss {
         }
     };
 
+    // What a verify implies for the disks would make good ones of bad ones. The C driver lets it.
+    let good = old.disk == Disk::UpToDate && old.pdsk == Disk::UpToDate;
+    rule(
+        new.conn.is_verify() && new.conn != old.conn && !good && !like_c(),
+        Ss::NoUpToDateDisk,
+    );
     rule(
         new.conn.is_starting_sync() && old.conn > Conn::Connected,
         Ss::ResyncRunning,
