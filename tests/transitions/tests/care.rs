@@ -78,6 +78,23 @@ fn nothing_is_skipped_without_two_disks() {
     assert_eq!(pair.rest(), before);
 }
 
+/// Who becomes Primary by force where the peer could not be fenced began two generations: what the
+/// peer has was forgotten with the first, and the copies passed for unrelated data.
+#[test]
+fn a_forced_split_brain_is_one() {
+    let mut pair = reach("fencing-left-by-secondary");
+    let before = pair.rest();
+    let code = pair.order(1, "primary --force=yes");
+    assert_eq!(Answer::of_code(code), Answer::Exit(0, 0));
+    let after = pair.rest();
+    let uuids = |f: &Found| f.nodes[1].generation.as_ref().map(|g| g.uuids);
+    let (Some(was), Some(is)) = (uuids(&before), uuids(&after)) else {
+        panic!("no disk");
+    };
+    assert_eq!(is[1] & !1, was[0] & !1, "{was:x?} {is:x?}");
+    assert_eq!(is[0] & 1, 1);
+}
+
 /// A verify of two disks that were never in sync made both of them UpToDate.
 #[test]
 fn a_verify_makes_no_disk_good() {
