@@ -140,7 +140,7 @@ fn prepare(cluster: &Cluster) -> Result<()> {
         let disk = disk(nr);
         script.push_str(&format!(
             " && drbdmeta --force {nr} v08 {disk} internal create-md >/dev/null \
-             && dd if={disk} of=/run/fresh.{nr} bs=4096 skip={} count=10 status=none",
+             && dd if={disk} of=/run/fresh.{nr} bs=4096 skip={} count=10 iflag=direct status=none",
             metadata()
         ));
     }
