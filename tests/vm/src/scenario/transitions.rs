@@ -41,7 +41,7 @@ const SETUP: &str = "/usr/lib/drbd/drbdsetup-84";
 /// How long an order may take before it hangs.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Between two looks at the nodes.
-const LOOK: Duration = Duration::from_millis(60);
+const LOOK: Duration = Duration::from_millis(80);
 /// Between two writes of the file.
 const SAVE: Duration = Duration::from_secs(5);
 /// Orders after which a state is made anew even if it looks as before: they change what is not
@@ -122,6 +122,7 @@ pub fn record(folder: &Path) -> Result<()> {
     });
     let specs = NODES.map(|name| NodeSpec {
         disks: vec![MIB << 20; LANES],
+        cpus: 1,
         ..NodeSpec::new(name, Driver::C, Kernel::Release, MIB)
     });
     let cluster = Cluster::start("transitions", &specs)?;
@@ -293,9 +294,9 @@ impl Lane<'_> {
         self.each(|n| {
             let leave = self.command(n, "disconnect --force=yes");
             Some(format!(
-                "{{ {SETUP} down r{nr} || {{ {SETUP} resume-io {nr}; {leave}; \
-                 {SETUP} secondary {nr}; {SETUP} detach {nr} --force=yes; sleep 0.2; \
-                 {SETUP} down r{nr}; }}; }} 2>/dev/null && \
+                "n=0; until {SETUP} down r{nr}; do test $n -lt 5 || exit 1; n=$((n + 1)); \
+                 {SETUP} resume-io {nr}; {leave}; {SETUP} secondary {nr}; \
+                 {SETUP} detach {nr} --force=yes; sleep 0.2; done 2>/dev/null; \
                  dd if=/run/fresh.{nr} of={disk} bs=4096 seek={seek} oflag=direct \
                  conv=notrunc status=none"
             ))
