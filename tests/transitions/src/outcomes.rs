@@ -2,11 +2,11 @@
 
 //! What came of each order: `tests/golden/transitions/outcomes.txt`.
 //!
-//! A line for each state, `STATE | is | A | B`, and one for each order, `STATE | NODE ORDER | ANSWER
-//! | A | B`, with the nodes as [`Letters::show`] has them; `=`: as before. An answer is the exit
-//! code of `drbdsetup` and, where it prints one, the number of the error; `hangs`: it did not end
-//! in time. `restless` stands before the nodes where they did not come to rest. The texts of the
-//! errors are in lines `error NUMBER | TEXT`. All lines are sorted.
+//! A line for each state, `STATE | is | A | B`, and one for each order,
+//! `STATE | NODE ORDER | ANSWER | A | B`, with the nodes as [`Letters::show`] has them; `=`: as
+//! before. An answer is the exit code of `drbdsetup` and, where it prints one, the number of the
+//! error; `hangs`: it did not end in time. `restless` stands before the nodes where they did not
+//! come to rest. The texts of the errors are in lines `error NUMBER | TEXT`. All lines are sorted.
 
 use crate::picture::{Letters, Picture};
 use crate::NODES;

@@ -38,9 +38,9 @@ impl Proc {
             .skip_while(|l| !l.trim_start().starts_with(&start));
         let first = lines.next()?;
         let field = |line: &str, key: &str| {
-            let words = line.split_whitespace().filter_map(|w| w.split_once(':'));
-            let found = words.filter(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
-            found.last().unwrap_or_default()
+            let mut words = line.split_whitespace().filter_map(|w| w.split_once(':'));
+            let found = words.find(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
+            found.unwrap_or_default()
         };
         let counters = lines.next().unwrap_or_default();
         let flags = first.split_whitespace().last().unwrap_or_default();
