@@ -92,9 +92,11 @@ fn every_order_does_what_it_does_with_the_c_driver() {
             }
             let Some(known) = known else { continue };
             recorded += 1;
-            if known == came {
+            let excused = differences.explain(&state.name, &order, &came);
+            let same_as_said = differences.has(&state.name, &order) == excused;
+            if known == came && same_as_said {
                 same += 1;
-            } else if !differences.explain(&state.name, &order, &came) {
+            } else if !excused {
                 let name = &state.name;
                 unlike.push(format!("{name} | {order}\n  C    {known}\n  ours {came}"));
             }
@@ -126,6 +128,6 @@ fn nothing_is_left_over() {
             _ => golden.get(state, order),
         };
         let differs = known.is_some_and(|known| known != ours);
-        assert!(differs, "no difference any more: {state} | {order}");
+        assert!(differs, "no difference: {state} | {order}");
     }
 }

@@ -43,6 +43,11 @@ impl Differences {
         found.is_some_and(|(_, line)| line == ours)
     }
 
+    /// Whether anything is said about this order.
+    pub fn has(&self, state: &str, order: &str) -> bool {
+        self.lines.contains_key(&(state.into(), order.into()))
+    }
+
     /// All of them: state, order, what ours does.
     pub fn all(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         let all = self.lines.iter();

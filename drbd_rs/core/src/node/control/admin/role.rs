@@ -47,7 +47,7 @@ pub(super) struct RoleChange {
     change: StateChange,
     code: Ss,
     step: Step,
-    /// The current UUID when it began.
+    /// The current UUID when it began, without the bit for the role.
     generation: Option<u64>,
 }
 
@@ -95,7 +95,7 @@ impl<S: Store> Resource<S> {
             change: StateChange::NONE.role(role),
             code: Ss::UnknownError,
             step: Step::Begin,
-            generation: self.generation(vol),
+            generation: self.disk(vol).map(|d| d.uuids.current & !1),
         };
         self.begin(op, Kind::Role(r), h);
     }
@@ -187,11 +187,6 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// The current UUID of a disk, without the bit for the role.
-    fn generation(&self, vol: VolIx) -> Option<u64> {
-        self.disk(vol).map(|d| d.uuids.current & !1)
-    }
-
     fn role_settling(&mut self, r: RoleChange) -> Move {
         Move::Go(Kind::Role(r.at(Step::Settling)))
     }
@@ -218,7 +213,7 @@ impl<S: Store> Resource<S> {
             // Where the peer is taken for outdated by force, the change of state has begun a
             // generation already. A second one would forget what the peer has: the C driver then
             // takes the two copies for unrelated, and not for a split brain.
-            let begun = self.generation(vol) != r.generation;
+            let begun = bitmap.map(|b| b & !1) == r.generation;
             if (alone && bitmap == Some(0)) || (r.forced && bitmap.is_some() && !begun) {
                 self.uuid_new_current(vol, h);
             }
