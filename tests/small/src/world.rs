@@ -19,6 +19,7 @@ use drbd_core::state::State;
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Minor, Sector, SectorRange, Sectors, Vnr};
 use drbd_core::wire::{self, Header, Packet, Socket};
+use std::collections::VecDeque;
 
 /// The volume.
 pub const VOL: VolIx = VolIx(0);
@@ -52,6 +53,8 @@ pub struct World {
     pub now: Instant,
     /// The nodes can reach each other.
     pub network: bool,
+    /// Whose peer closes a connection gets what was sent before, as with TCP; otherwise it is lost.
+    pub orderly: bool,
     /// What applications were told.
     pub oracle: Oracle,
     /// The disk's options.
@@ -77,6 +80,7 @@ impl World {
             nodes: [0, 1].map(|n| Node::new(drbdmeta::create_md(blocks), n)),
             now: Instant(1_000_000_000_000),
             network: true,
+            orderly: false,
             oracle: Oracle::default(),
             disk_conf: DiskConf {
                 meta_dev_idx: -3,
@@ -172,7 +176,15 @@ impl World {
     pub fn happen(&mut self, event: Event) {
         match event {
             Event::Disk(n) => self.disk_done(usize::from(n), Ok(())),
-            Event::Packet(n, sock) => self.packet(usize::from(n), usize::from(sock)),
+            Event::Packet(n, sock) => {
+                let node = usize::from(n);
+                self.packet(node, usize::from(sock));
+                let n = &mut self.nodes[node];
+                if n.ends && n.wire.iter().all(VecDeque::is_empty) {
+                    n.ends = false;
+                    self.hang_up(node);
+                }
+            }
             Event::Connect => self.meet(),
             Event::Notice(n) => self.notice(usize::from(n)),
             Event::Time => self.time_passes(),
@@ -202,6 +214,24 @@ impl World {
             }
         }
         self.fail(&format!("waited in vain for: {what}"));
+    }
+
+    /// Lets things happen, and time pass, for so long.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now.plus(span);
+        for _ in 0..PATIENCE {
+            let due = |n: &Node| n.machine.as_ref().and_then(Machine::deadline);
+            let next = self.nodes.iter().filter_map(due).min();
+            match self.events().first() {
+                Some(event) => self.happen(*event),
+                None if next.is_some_and(|at| at <= end) => self.time_passes(),
+                None => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        self.fail("time does not pass");
     }
 
     /// Time passes until the next deadline of a machine.
@@ -507,6 +537,7 @@ impl World {
     fn meet(&mut self) {
         for n in &mut self.nodes {
             n.connected = true;
+            n.ends = false;
             n.wire = Default::default();
         }
         for node in 0..2 {
@@ -526,7 +557,10 @@ impl World {
         self.nodes[node].sent.clear();
         if std::mem::take(&mut self.nodes[node].connected) {
             self.nodes[node].wire = Default::default();
-            if !std::mem::take(&mut self.nodes[node].dead) {
+            let dead = std::mem::take(&mut self.nodes[node].dead);
+            let peer = &mut self.nodes[1 - node];
+            peer.ends = !dead && self.orderly && peer.wire.iter().any(|w| !w.is_empty());
+            if !dead && !peer.ends {
                 self.hang_up(1 - node);
             }
         }
@@ -697,11 +731,16 @@ impl World {
         drbdmeta::apply_al(&mut n.disk, n.last_size)?;
         n.last_size = n.disk.sectors();
         n.load();
+        self.add_volume(node);
+        Some(())
+    }
+
+    /// `drbdsetup new-minor`.
+    pub fn add_volume(&mut self, node: usize) {
         self.with(node, |m, host| {
             let added = m.add_volume(Minor(0), Vnr(0), volume_storage(), host);
             assert!(matches!(added, Ok(VOL)));
         });
-        Some(())
     }
 
     /// `drbdsetup attach`.
