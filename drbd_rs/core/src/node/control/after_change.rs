@@ -429,7 +429,11 @@ impl<S: Store> Resource<S> {
         }
         let bitmap = self.disk(vol).map_or(0, |d| d.uuids.bitmap);
         let suspended = self.state(vol).is_suspended();
-        match uuid_when_peer_data_lost(item.old, item.new, bitmap, suspended) {
+        let lacks = self.vol_mut(vol).is_some_and(|v| {
+            let marked = v.backing.as_ref().is_some_and(|b| b.bitmap.weight() != 0);
+            core::mem::take(&mut v.ctl.peer_lacks) && marked
+        });
+        match uuid_when_peer_data_lost(item.old, item.new, bitmap, suspended, lacks) {
             NewUuid::No => Done::Yes,
             NewUuid::Defer => {
                 if let Some(v) = self.vol_mut(vol) {
