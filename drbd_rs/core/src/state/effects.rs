@@ -318,8 +318,20 @@ fn later_data(later: &mut LaterSet, old: State, new: State, apv: u32) {
         !source(old) && source(new) && apv >= 96,
         Later::SendSyncUuid,
     );
+    // A peer that attaches at the same time as this node has said so before it had UUIDs to tell:
+    // the C driver does not answer those, and the peer waits for ever.
     later.when(
-        old.pdsk == Disk::Diskless && !matches!(new.pdsk, Disk::Diskless | Disk::DUnknown),
+        match old.pdsk {
+            Disk::Diskless => !matches!(new.pdsk, Disk::Diskless | Disk::DUnknown),
+            Disk::Attaching => new.pdsk > Disk::Negotiating && new.pdsk != Disk::DUnknown,
+            Disk::Failed
+            | Disk::Negotiating
+            | Disk::Inconsistent
+            | Disk::Outdated
+            | Disk::DUnknown
+            | Disk::Consistent
+            | Disk::UpToDate => false,
+        },
         Later::PeerAttached,
     );
     later.when(
