@@ -261,7 +261,7 @@ impl<S: Store> Resource<S> {
                 }
                 Done::Yes
             }
-            Later::PeerDataLost if has_disk => self.later_new_uuid(vol, item, h),
+            Later::PeerDataLost if has_disk || item.step == 1 => self.later_new_uuid(vol, item, h),
             // With its first write: see `begin_generation`.
             Later::DisklessPeerPromoted => Done::Yes,
             Later::Demoted => self.later_demoted(vol, item, h),
@@ -424,7 +424,9 @@ impl<S: Store> Resource<S> {
 
     fn later_new_uuid(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 1 {
-            self.send_uuids(vol, 0, h);
+            // Even if the disk has failed since: it says so now, and the peer, whose data these
+            // are, must not go on without them. The C driver keeps it to itself.
+            self.tell_uuids(vol, 0, h);
             return Done::Yes;
         }
         let bitmap = self.disk(vol).map_or(0, |d| d.uuids.bitmap);
