@@ -335,7 +335,7 @@ impl World {
                 let linked = done.link != 0 && done.link == own.link() && done.link == other.link();
                 let both = own.state.conn >= Conn::Connected && other.state.conn >= Conn::Connected;
                 let told = own.state.pdsk == Disk::UpToDate && good(&other.state);
-                if good(&own.state) && done.good && !good(&other.state) {
+                if good(&own.state) && done.good && other.state.disk <= Disk::Failed {
                     // The other disk is gone, even if this node has not heard of that.
                     self.truth.alone[node] = true;
                 }
