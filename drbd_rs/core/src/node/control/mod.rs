@@ -97,6 +97,16 @@ pub enum Next {
     CleanedUp,
     /// A new generation of data is stored, and the peer may be greeted.
     GenerationStored,
+    /// The superblock says that the activity log does not count.
+    LogStops {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// The activity log on disk is complete again, and what it does not name is in the bitmap.
+    LogCaughtUp {
+        /// Of which volume.
+        vol: VolIx,
+    },
     /// fence-peer is back.
     Fenced {
         /// The peer that was to be fenced.
