@@ -241,6 +241,7 @@ impl World {
             let w = n.writes.remove(Node::key(io)).expect("a write in flight");
             if !failed {
                 if op == MetaOp::WriteSuperblock {
+                    self.uuids_stored(node, &w.bytes);
                     self.superblock_written(node, &w.bytes);
                 }
                 self.nodes[node].land(w, true);
@@ -326,6 +327,7 @@ impl World {
                 done.io.range
             );
         }
+        self.check_generation(node, &done, result);
         self.judge(node, &done, result);
         if let Some(list) = self.completed.as_mut() {
             list.push((node, app, result));

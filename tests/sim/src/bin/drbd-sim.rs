@@ -14,6 +14,7 @@
 //! `hunt` compares with the rates of the file `SIM_RATES` (made by `rates N`), as long as there
 //! are bugs of our own: what has been planted has to make some way to fail clearly more frequent.
 
+use drbd_sim::cover;
 use drbd_sim::mutants;
 use drbd_sim::plan::Plan;
 use drbd_sim::run::{quiet_panics, run, shrink, Outcome};
@@ -143,7 +144,7 @@ fn many(
 
 fn seconds(n: u64, from: u64) -> ExitCode {
     let (stats, failed, took) = many(n, from, None);
-    print!("{}", stats.table(took));
+    print!("{}{}", stats.table(took), cover::report(&stats));
     let mut kinds: Vec<(String, Vec<u64>, String)> = Vec::new();
     for (seed, oracle, why) in failed {
         match kinds.iter_mut().find(|(o, ..)| *o == oracle) {
