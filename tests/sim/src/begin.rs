@@ -92,7 +92,8 @@ impl World {
         self.new_uuid(true);
         self.run_for("end of all I/O", PATIENCE, |w| w.nodes[0].writes.is_empty());
         say!(self, "the disk of n0 is copied");
-        let copy = self.nodes[0].disk.clone();
+        let mut copy = self.nodes[0].disk.clone();
+        copy.flush();
         self.replace_disk(1, copy);
         self.accept_data_of(1);
         self.new_uuid(false);

@@ -12,6 +12,8 @@ use drbd_core::nl::Str;
 
 /// The first protocol that can do without a first resync.
 const SKIPS_RESYNC: u64 = 90;
+/// The first protocol in which a write that meets another one can be sent again.
+const RETRIES: u64 = 100;
 /// The first protocol with digests of data.
 const KNOWS_INTEGRITY: u64 = 87;
 
@@ -269,6 +271,8 @@ impl Knobs {
         }
         match rng.below(4) {
             0 => {
+                // Older ones give up what conflicts in part, see known/conflict-in-part.plan.
+                self.apv = self.apv.max(RETRIES);
                 self.protocol = 3;
                 self.two_primaries = 1;
             }

@@ -10,7 +10,7 @@
 //! - an attach takes what the superblock on the disk says;
 //! - a superblock is never written with a set that the machine has not had, nor with an older one
 //!   than before;
-//! - what a node began is in its superblock before the peer hears of it;
+//! - what a node began, not by order, is in its superblock before the peer hears of it;
 //! - a Primary acknowledges no write that it alone has as long as the bitmap UUID says that the
 //!   peer misses nothing;
 //! - at rest both nodes have the same current UUID and none for the bitmap.
@@ -37,8 +37,6 @@ const CHAIN: u32 = 3;
 const JUST_CREATED: u64 = 4;
 /// The distance of a resync's name from the bitmap UUID it stands for.
 const OFFSET: u64 = 1 << 48;
-/// The first protocol with names of resyncs.
-const NAMES: u32 = 96;
 
 /// All kinds of moves, for the list of those never seen.
 pub const KINDS: &[&str] = &[
@@ -136,7 +134,6 @@ struct Facts<'a> {
     book: &'a Book,
     peer: &'a Book,
     ledger: &'a Ledger,
-    apv: u32,
 }
 
 type Step = (&'static str, UuidSet);
@@ -215,7 +212,7 @@ impl Facts<'_> {
         if o.bitmap == 0 {
             return None;
         }
-        let [younger, older] = o.history;
+        let [younger, _] = o.history;
         let next = UuidSet {
             bitmap: 0,
             history: [o.bitmap, younger],
@@ -225,7 +222,6 @@ impl Facts<'_> {
             let [y, old] = p.history;
             p.bitmap == 0 && same(p.current, o.current) && same(y, o.bitmap) && same(old, younger)
         };
-        let _ = older;
         let why = if self.book.wish == Wish::NewUuid {
             "bitmap cleared: new-current-uuid"
         } else if self.conn(sourcing) {
@@ -258,7 +254,7 @@ impl Facts<'_> {
 
     /// The name of a resync takes the place of the bitmap UUID.
     fn named(&self, o: UuidSet, n: UuidSet) -> Option<Step> {
-        if !self.book.unnamed || self.apv < NAMES {
+        if !self.book.unnamed {
             return None;
         }
         let [younger, _] = o.history;
@@ -419,7 +415,6 @@ impl World {
             book: &self.ledger.books[node],
             peer: &self.ledger.books[1 - node],
             ledger: &self.ledger,
-            apv: self.net.agreed.0,
         };
         let Some(chain) = facts.explain(o, n, CHAIN) else {
             let (s, wish) = (self.nodes[node].state, facts.book.wish);
@@ -437,7 +432,8 @@ impl World {
         say!(self, "n{node} UUIDs {}: {}", show(&n), chain.join(", "));
         for kind in chain {
             self.stats.uuid_move(kind);
-            let made = if kind.starts_with("generation") {
+            // One that is made by force has nothing in it so far: should it be lost, so what.
+            let made = if kind == "generation: the peer misses writes" {
                 Some(n.current)
             } else if kind.starts_with("source begins") {
                 self.ledger.books[node].unnamed = false;
@@ -455,7 +451,7 @@ impl World {
 
     /// What the disk says is what counts.
     fn attached_uuids(&mut self, node: usize, n: UuidSet) {
-        let disk = drbdmeta::superblock(&self.nodes[node].disk).uuid;
+        let disk = drbdmeta::known_superblock(&self.nodes[node].disk).uuid;
         let marked = (disk[0] ^ n.current) & 1 != 0;
         if [disk[0] & !1, disk[1], disk[2], disk[3]]
             != [name(n.current), n.bitmap, n.history[0], n.history[1]]
@@ -501,6 +497,7 @@ impl World {
             bitmap,
             history: [younger, older],
         };
+        let there = drbdmeta::known_superblock(&self.nodes[node].disk).uuid;
         let book = &mut self.ledger.books[node];
         let found = book.lately.iter().rev().find(|(_, s)| *s == set);
         match found {
@@ -510,6 +507,8 @@ impl World {
                     book.unstored.remove(&name(uuid));
                 }
             }
+            // As it was; the machine is attaching the disk.
+            None if there.map(name) == slots(&set).map(name) => {}
             found => {
                 let (age, stored) = (found.map(|f| f.0), book.stored);
                 let why = format!("n{node} {}: {age:?}, on disk: {stored}", show(&set));
