@@ -212,7 +212,10 @@ fn by_the_peer(s: &State, to: &mut Wishes) {
         for pdsk in PEER_DISKS {
             for peer in [Role::Primary, Role::Secondary] {
                 let base = NONE.conn(conn).pdsk(pdsk).peer(peer);
-                to.push((base, flags));
+                for user_isp in [None, Some(true), Some(false)] {
+                    let user_isp = user_isp.or(base.user_isp);
+                    to.push((StateChange { user_isp, ..base }, flags));
+                }
                 if s.disk == Disk::Negotiating {
                     to.extend(AT_ATTACH.map(|d| (base.disk(d), flags)));
                 }

@@ -300,7 +300,8 @@ impl Facts<'_> {
             bitmap: 0,
             ..o
         };
-        (known && self.conn(|c| c == Conn::WFSyncUUID)).then_some(("target takes the name", next))
+        let waits = self.conn(|c| matches!(c, Conn::WFSyncUUID | Conn::Behind));
+        (known && waits).then_some(("target takes the name", next))
     }
 
     /// The target has all that the source has, and its past.
@@ -500,6 +501,7 @@ impl World {
         let there = drbdmeta::known_superblock(&self.nodes[node].disk).uuid;
         let book = &mut self.ledger.books[node];
         let found = book.lately.iter().rev().find(|(_, s)| *s == set);
+        let as_it_was = book.held.is_none() && there.map(name) == slots(&set).map(name);
         match found {
             Some((number, _)) if *number >= book.stored => {
                 book.stored = *number;
@@ -507,8 +509,8 @@ impl World {
                     book.unstored.remove(&name(uuid));
                 }
             }
-            // As it was; the machine is attaching the disk.
-            None if there.map(name) == slots(&set).map(name) => {}
+            // The machine is attaching the disk.
+            _ if as_it_was => {}
             found => {
                 let (age, stored) = (found.map(|f| f.0), book.stored);
                 let why = format!("n{node} {}: {age:?}, on disk: {stored}", show(&set));

@@ -532,6 +532,11 @@ impl World {
                 self.nodes[node].anew = true;
                 self.want_down(node);
             } else if s.disk == Disk::Diskless && !self.nodes[node].attached {
+                // Both went on alone: as long as they are connected the disk is refused.
+                if s.conn >= Conn::Connected && second % 60 == 50 {
+                    let (peer, force) = (PEER, false);
+                    self.want_order(node, Command::Disconnect { peer, force });
+                }
                 self.want(node, Job::Attach);
             } else if s.conn == Conn::StandAlone {
                 // A split brain that nothing solved: one side loses, in turns if it is refused.
