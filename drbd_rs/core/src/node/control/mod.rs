@@ -220,6 +220,8 @@ pub(crate) struct VolumeControl {
     pub(crate) opened: u32,
     /// A new current UUID is due as soon as I/O is resumed (NEW_CUR_UUID).
     pub(crate) new_current_uuid: bool,
+    /// The peer has refused a write of this node since the current UUID is what it is.
+    pub(crate) peer_lacks: bool,
     /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
     /// greeted.
     pub(crate) frozen_lost: bool,
@@ -340,6 +342,7 @@ impl VolumeControl {
             ed_uuid: 0,
             opened: 0,
             new_current_uuid: false,
+            peer_lacks: false,
             frozen_lost: false,
             crashed_primary: false,
             consider_resync: false,

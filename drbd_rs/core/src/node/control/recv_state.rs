@@ -102,6 +102,10 @@ impl<S: Store> Resource<S> {
         let mut conn = match (peer.conn, os.conn) {
             (Conn::Ahead, _) => Conn::Behind,
             (_, Conn::WFReportParams) => Conn::Connected,
+            // Its disk failed under a verify, and it uses it all the same (`pass_on`).
+            (Conn::Connected, conn) if conn.is_verify() && real == Disk::Inconsistent => {
+                Conn::Connected
+            }
             (_, conn) => conn,
         };
         let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;

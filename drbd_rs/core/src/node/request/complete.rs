@@ -263,6 +263,10 @@ impl<S: Store> Resource<S> {
             r.net.set_answer(answer);
         }
         let vol = r.vol;
+        let lacks = answer == Answer::Refused && !matches!(r.io.op, AppOp::Read | AppOp::Discard);
+        if let Some(v) = self.io_vol_mut(vol).filter(|_| lacks) {
+            v.ctl.peer_lacks = true;
+        }
         if old == Some(Answer::Awaited) && answer != Answer::Awaited {
             self.count_pending(vol, false);
         }
