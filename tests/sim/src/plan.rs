@@ -120,7 +120,8 @@ ops! {
     WorkBoth = "work-both", 0;
     /// A bit of the next data on the wire flips, if there are digests to find that.
     Flip = "flip", 0;
-    /// `disconnect` (`b`: by force) and `connect --discard-my-data`; `a`: `--tentative` instead.
+    /// `disconnect` (`b`: by force) and `connect --discard-my-data`; `a`: `--tentative` instead,
+    /// on node 0.
     Give = "give", 0;
     /// `resource-options`: `on-no-data-accessible` is `a`.
     ResourceOptions = "resource-options", 0;

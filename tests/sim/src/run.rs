@@ -266,9 +266,10 @@ impl World {
             Op::Suspend => Command::SuspendIo { vol },
             Op::Thaw => Command::ResumeIo { vol },
             Op::Give => {
+                // Two that only try do so for ever, as with the C driver.
                 let conf = NetConf {
                     discard_my_data: x.a == 0,
-                    tentative: x.a != 0,
+                    tentative: x.a != 0 && x.node == 0,
                     ..self.knobs.net_conf(x.node)
                 };
                 let force = x.b != 0;

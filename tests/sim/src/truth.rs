@@ -345,6 +345,12 @@ impl World {
                     }
                     let found = self.nodes[peer].disk.read(write.range);
                     self.truth.acknowledged(peer, &write, &found);
+                    if self.nodes[peer].state.role.is_primary() {
+                        // The other Primary has flushed its own writes, not this one.
+                        let first = write.range.start.0 as u32;
+                        let sectors = first..first + write.range.len.0 as u32;
+                        self.truth.debts[peer].unflushed.extend(sectors);
+                    }
                 }
             }
         }
