@@ -22,7 +22,7 @@ impl World {
             2 => self.begin_with_a_fresh_peer(),
             3 => self.begin_apart(),
             4 => self.begin_with_a_copy(),
-            5 => self.begin_diskless(),
+            5 | 6 => self.begin_diskless(),
             _ => self.begin_together(),
         }
         // Half of the runs begin in the middle of the first resync.
@@ -117,6 +117,10 @@ impl World {
             let there = |n: usize| w.nodes[n].state.disk == Disk::Inconsistent;
             there(0) && there(1)
         });
+        if self.knobs.begin == 5 {
+            // Long enough to hear of each other, see known/forced-in-a-hurry.plan.
+            self.run(Duration::secs(1));
+        }
         self.promote(0, true);
         self.schedule(0, Duration::millis(5), WORK);
     }

@@ -147,7 +147,7 @@ knobs! {
     /// Minor of the volume on node 0; node 1 has the next one.
     minor = 0;
     /// How the pair begins, see `begin.rs`: 0 together, 1 without a first resync, 2 with a fresh
-    /// peer, 3 apart, 4 with a copied disk, 5 without disks.
+    /// peer, 3 apart, 4 with a copied disk, 5 without disks, 6 the same in a hurry.
     begin = 0;
     /// Way to node 0, µs.
     delay0 = 50;
@@ -179,6 +179,14 @@ impl Knobs {
             offset,
             ppm: ppm as i64 - 100_000,
         }
+    }
+
+    /// Whether DRBD takes these options together.
+    pub fn fit(&self) -> bool {
+        let congestion = self.on_congestion == 0 || self.protocol == 1;
+        let stonith = self.fencing != 2 || self.protocol != 1;
+        let both = self.two_primaries == 0 || self.protocol == 3;
+        congestion && stonith && both
     }
 
     /// Options of the connection.

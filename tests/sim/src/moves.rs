@@ -19,12 +19,14 @@
 
 use crate::drbdmeta;
 use crate::node::App;
+use crate::run::PATIENCE;
 use crate::world::{say, World, VOL};
 use drbd_core::meta::Superblock;
 use drbd_core::node::admin::Command;
 use drbd_core::node::{AppOp, AppResult, Effect};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
+use drbd_core::time::Duration;
 use drbd_core::uuid::UuidSet;
 use drbd_core::wire::{Packet, Uuids};
 use std::collections::{BTreeSet, VecDeque};
@@ -195,7 +197,7 @@ impl Facts<'_> {
         let in_use = self.any(|s| s.role.is_primary() || s.peer.is_primary() || s.is_suspended());
         let good = self.any(|s| s.disk == Disk::UpToDate);
         let alone = self.any(|s| {
-            s.conn < Conn::Connected || s.pdsk < Disk::Inconsistent || s.pdsk == Disk::Outdated
+            s.conn < Conn::Connected || s.conn == Conn::Connected && s.pdsk != Disk::UpToDate
         });
         let why = match self.book.wish {
             Wish::NewUuid if o.bitmap == 0 => "generation: new-current-uuid",
@@ -537,11 +539,22 @@ impl World {
 
     /// All is well: nobody misses anything.
     pub(crate) fn same_uuids(&mut self) {
-        let both = [0, 1].map(|n| self.ledger.books[n].held);
-        let [Some(a), Some(b)] = both else { return };
-        if !same(a.current, b.current) || a.bitmap != 0 || b.bitmap != 0 {
-            let why = format!("{} and {}", show(&a), show(&b));
+        if self.unlike().is_some() {
+            // A source that could not read all comes back to that after 10 s.
+            self.run(Duration::secs(15));
+            self.run_for("rest", PATIENCE, World::is_in_sync);
+        }
+        if let Some(why) = self.unlike() {
             self.violated("at rest both nodes have the same UUIDs", &why);
         }
+    }
+
+    fn unlike(&self) -> Option<String> {
+        let both = [0, 1].map(|n| self.ledger.books[n].held);
+        let [Some(a), Some(b)] = both else {
+            return None;
+        };
+        let equal = same(a.current, b.current) && a.bitmap == 0 && b.bitmap == 0;
+        (!equal).then(|| format!("{} and {}", show(&a), show(&b)))
     }
 }

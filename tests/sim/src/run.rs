@@ -129,6 +129,9 @@ pub fn shrink(plan: &Plan, oracle: &str, tries: usize) -> Plan {
         }
         chunk = (chunk / 2).max(1);
     }
+    if tries == 0 {
+        return best;
+    }
     plain_knobs(best, fails)
 }
 
@@ -143,7 +146,7 @@ fn plain_knobs(mut best: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
     {
         let spelled = best.spell().replacen(&format!(" {word}"), "", 1);
         if let Ok(next) = Plan::parse(&spelled) {
-            if next != best && fails(&next) {
+            if next != best && next.knobs.fit() && fails(&next) {
                 best = next;
             }
         }
