@@ -114,8 +114,9 @@ fn by_people(s: &State, to: &mut Wishes) {
 
 /// What happens to the disk.
 fn by_the_disk(s: &State, to: &mut Wishes) {
-    if s.disk == Disk::Attaching {
+    if s.disk == Disk::Attaching && s.conn == Conn::Connected {
         to.push((NONE.disk(Disk::Negotiating), Flags::SOFT));
+    } else if s.disk == Disk::Attaching {
         for disk in AT_ATTACH {
             to.push((NONE.disk(disk).pdsk(s.pdsk), Flags::SOFT));
             to.push((NONE.disk(disk).pdsk(Disk::Outdated), Flags::SOFT));
@@ -187,7 +188,7 @@ fn by_the_resync(s: &State, to: &mut Wishes) {
         Conn::WFBitMapS | Conn::Ahead => vec![source],
         Conn::StartingSyncS => vec![source, end],
         Conn::StartingSyncT => vec![waits.disk(Disk::Inconsistent), end],
-        Conn::WFBitMapT => vec![waits, target],
+        Conn::WFBitMapT => vec![waits],
         Conn::WFSyncUUID | Conn::Behind => vec![target],
         Conn::SyncSource | Conn::PausedSyncS => {
             vec![end, end.pdsk(Disk::UpToDate), NONE.conn(Conn::Ahead)]
@@ -205,8 +206,14 @@ fn by_the_peer(s: &State, to: &mut Wishes) {
         return;
     }
     let comes_up = s.conn == Conn::WFReportParams;
-    let mut conns = vec![Conn::WFBitMapS, Conn::WFBitMapT, Conn::Behind];
-    conns.push(if comes_up { Conn::Connected } else { s.conn });
+    let mut conns = vec![if comes_up { Conn::Connected } else { s.conn }];
+    if comes_up || s.conn == Conn::Connected {
+        conns.extend([Conn::WFBitMapS, Conn::WFBitMapT, Conn::Behind]);
+    }
+    if matches!(s.conn, Conn::SyncTarget | Conn::PausedSyncT) || s.conn.is_verify() {
+        // A peer that is source, or compares, may pull ahead.
+        conns.push(Conn::Behind);
+    }
     let flags = if comes_up { Flags::SOFT } else { Flags::HARD };
     for conn in conns {
         for pdsk in PEER_DISKS {

@@ -558,3 +558,111 @@ impl World {
         (!equal).then(|| format!("{} and {}", show(&a), show(&b)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drbd_core::state::Role;
+
+    fn set(current: u64, bitmap: u64, history: [u64; 2]) -> UuidSet {
+        UuidSet {
+            current,
+            bitmap,
+            history,
+        }
+    }
+
+    fn state(role: Role, conn: Conn, disk: Disk, pdsk: Disk) -> State {
+        State {
+            role,
+            conn,
+            disk,
+            pdsk,
+            ..State::INITIAL
+        }
+    }
+
+    fn explained(s: State, ledger: &Ledger, from: UuidSet, to: UuidSet) -> Vec<&'static str> {
+        let facts = Facts {
+            states: vec![s],
+            book: &ledger.books[0],
+            peer: &ledger.books[1],
+            ledger,
+        };
+        facts.explain(from, to, CHAIN).unwrap_or_default()
+    }
+
+    const OLD: UuidSet = UuidSet {
+        current: 0x11,
+        bitmap: 0,
+        history: [0x20, 0x30],
+    };
+
+    #[test]
+    fn a_generation_begins_when_the_peer_is_gone() {
+        let (l, next) = (Ledger::default(), set(0x51, 0x11, [0x20, 0x30]));
+        let good = (Disk::UpToDate, Disk::UpToDate);
+        let gone = state(Role::Primary, Conn::NetworkFailure, good.0, Disk::DUnknown);
+        assert_eq!(explained(gone, &l, OLD, next).len(), 1);
+        let there = state(Role::Primary, Conn::Connected, good.0, good.1);
+        assert!(explained(there, &l, OLD, next).is_empty());
+        // The old generation must not be forgotten, the role must be marked.
+        let lost = set(0x51, 0x11, [0x30, 0]);
+        assert!(explained(gone, &l, OLD, lost).is_empty());
+        let unmarked = set(0x50, 0x11, [0x20, 0x30]);
+        assert!(explained(gone, &l, OLD, unmarked).is_empty());
+        // Nor must a name be used again.
+        let mut l = l;
+        l.seen.insert(0x50);
+        assert!(explained(gone, &l, OLD, next).is_empty());
+    }
+
+    #[test]
+    fn a_source_names_a_resync_once_and_clears_the_name() {
+        let mut l = Ledger::default();
+        let s = state(
+            Role::Secondary,
+            Conn::SyncSource,
+            Disk::UpToDate,
+            Disk::Inconsistent,
+        );
+        let from = set(0x10, 0x20, [0x30, 0x40]);
+        let named = set(0x10, 0x20 + OFFSET, [0x20, 0x30]);
+        assert!(explained(s, &l, from, named).is_empty());
+        l.books[0].unnamed = true;
+        assert_eq!(explained(s, &l, from, named).len(), 1);
+        let done = set(0x10, 0, [0x20 + OFFSET, 0x20]);
+        assert_eq!(explained(s, &l, named, done).len(), 1);
+        let idle = State {
+            conn: Conn::VerifyS,
+            ..s
+        };
+        assert!(explained(idle, &l, named, done).is_empty());
+    }
+
+    #[test]
+    fn a_target_takes_over_what_its_source_had() {
+        let mut l = Ledger::default();
+        l.books[1].hold(set(0x10, 0x20, [0x30, 0x40]));
+        l.resyncs.insert(0x60);
+        let waits = state(
+            Role::Secondary,
+            Conn::WFSyncUUID,
+            Disk::Inconsistent,
+            Disk::UpToDate,
+        );
+        let from = set(0x20, 0, [0x30, 0x40]);
+        let named = set(0x60, 0, [0x30, 0x40]);
+        assert_eq!(explained(waits, &l, from, named).len(), 1);
+        let other = set(0x70, 0, [0x30, 0x40]);
+        assert!(explained(waits, &l, from, other).is_empty());
+        let runs = State {
+            conn: Conn::SyncTarget,
+            ..waits
+        };
+        let done = set(0x10, 0, [0x60, 0x20]);
+        assert_eq!(explained(runs, &l, named, done).len(), 1);
+        let strange = set(0x10, 0, [0x60, 0x99]);
+        assert!(explained(runs, &l, named, strange).is_empty());
+    }
+}

@@ -123,6 +123,8 @@ ops! {
     /// `disconnect` (`b`: by force) and `connect --discard-my-data`; `a`: `--tentative` instead,
     /// on node 0.
     Give = "give", 0;
+    /// The applications on the node close the device, if nothing is under way.
+    Close = "close", 0;
     /// `resource-options`: `on-no-data-accessible` is `a`.
     ResourceOptions = "resource-options", 0;
 }
@@ -295,6 +297,7 @@ impl Plan {
             (Op::Work, 6, k.on_congestion != 0),
             (Op::Flip, 4, k.integrity != 0),
             (Op::Give, 3, rng.percent(30)),
+            (Op::Close, 3, rng.percent(40)),
             (Op::ResourceOptions, 2, rng.percent(20)),
             (Op::Helpers, 3, rng.percent(40)),
             (Op::DiskOptions, 3, rng.percent(20)),

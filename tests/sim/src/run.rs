@@ -211,6 +211,11 @@ impl World {
                     self.schedule(node, Duration(1), Event::Work(x.a as u32, 300_000, places));
                 }
             }
+            Op::Close => {
+                if self.nodes[node].apps.is_empty() {
+                    self.hold_open(node, false);
+                }
+            }
             Op::Flip => self.net.flip |= self.nodes.iter().all(|n| n.digests),
             Op::Up => self.want_up(node),
             Op::Down => self.want_down(node),
