@@ -5,7 +5,7 @@
 //!
 //! A node is looked at alone. What its peer says is anything that a peer may say, so there are more
 //! states here than two nodes can bring each other to. Pause flags count as one; suspended I/O does
-//! not count. What the simulator sees has to be among them, and those that it never sees are listed.
+//! not count. What the simulator sees has to be among them; what it never sees is listed.
 
 use drbd_core::state::{conn::State as Conn, disk::State as Disk, Role};
 use drbd_core::state::{evaluate, AttachDecision, Context, Flags, State, StateChange};

@@ -253,8 +253,14 @@ pub fn report(stats: &Stats) -> String {
     let conn = never(&a, &seen, |j| algebra::parts(j).1, |c: Conn| c.to_string());
     out += &list("conn, never", &conn);
     let disk = |d: Disk| d.to_string();
-    out += &list("disk, never", &never(&a, &seen, |j| algebra::parts(j).2, disk));
-    out += &list("pdsk, never", &never(&a, &seen, |j| algebra::parts(j).3, disk));
+    out += &list(
+        "disk, never",
+        &never(&a, &seen, |j| algebra::parts(j).2, disk),
+    );
+    out += &list(
+        "pdsk, never",
+        &never(&a, &seen, |j| algebra::parts(j).3, disk),
+    );
     let role = never(
         &a,
         &seen,

@@ -11,8 +11,8 @@ use crate::node::Node;
 use crate::plan::{Action, Op, Plan};
 use crate::stats::Stats;
 use crate::world::{say, Event, Violation, World, VOL};
-use drbd_core::node::admin::Command;
 use drbd_core::nl::conf::NetConf;
+use drbd_core::node::admin::Command;
 use drbd_core::node::PEER;
 use drbd_core::state::conn::State as Conn;
 use drbd_core::state::disk::State as Disk;
@@ -284,15 +284,35 @@ impl World {
                 self.want_order(x.node, Command::Disconnect { peer, force });
                 Command::Connect { peer, conf }
             }
+            Op::NewUuid => Command::NewCurrentUuid {
+                vol,
+                clear_bitmap: false,
+            },
+            Op::Resize if self.nodes[x.node].res.is_some() => self.resize_order(x.node),
+            Op::Verify => {
+                let place = |n: u64| Sector(n * self.last_size.0 / 1000);
+                let start = (x.a != 0).then(|| place(x.a));
+                let stop = (x.b != 0).then(|| place(x.b));
+                self.verify_order(x.node, start, stop)
+            }
+            _ => match self.options_of(x) {
+                Some(command) => command,
+                None => return,
+            },
+        };
+        let frees = [Op::Force, Op::Invalidate, Op::InvalidatePeer, Op::NewUuid];
+        self.truth.forced |= frees.contains(&x.op);
+        self.want_order(x.node, command);
+    }
+
+    /// The orders that change options; `a` chooses.
+    fn options_of(&self, x: &Action) -> Option<Command> {
+        Some(match x.op {
             Op::ResourceOptions => {
                 let mut opts = self.knobs.resource_opts();
                 opts.on_no_data = x.a as u32 & 1;
                 Command::ResourceOptions { opts }
             }
-            Op::NewUuid => Command::NewCurrentUuid {
-                vol,
-                clear_bitmap: false,
-            },
             Op::DiskOptions => {
                 let mut conf = self.knobs.disk_conf();
                 match x.a {
@@ -312,7 +332,7 @@ impl World {
                     14 => conf.al_updates = true,
                     _ => {}
                 }
-                Command::DiskOptions { vol, conf }
+                Command::DiskOptions { vol: VOL, conf }
             }
             Op::NetOptions => {
                 let mut conf = self.knobs.net_conf(x.node);
@@ -332,20 +352,10 @@ impl World {
                     14 => conf.on_congestion = 0,
                     _ => {}
                 }
-                Command::NetOptions { peer, conf }
+                Command::NetOptions { peer: PEER, conf }
             }
-            Op::Resize if self.nodes[x.node].res.is_some() => self.resize_order(x.node),
-            Op::Verify => {
-                let place = |n: u64| Sector(n * self.last_size.0 / 1000);
-                let start = (x.a != 0).then(|| place(x.a));
-                let stop = (x.b != 0).then(|| place(x.b));
-                self.verify_order(x.node, start, stop)
-            }
-            _ => return,
-        };
-        let frees = [Op::Force, Op::Invalidate, Op::InvalidatePeer, Op::NewUuid];
-        self.truth.forced |= frees.contains(&x.op);
-        self.want_order(x.node, command);
+            _ => return None,
+        })
     }
 
     fn power_cut(&mut self, node: usize) {

@@ -178,7 +178,9 @@ fn one(plan: &Plan, trace: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     println!("FAILED: {}: {}", v.oracle, v.why);
-    let tries = std::env::var("SIM_SHRINK").ok().and_then(|n| n.parse().ok());
+    let tries = std::env::var("SIM_SHRINK")
+        .ok()
+        .and_then(|n| n.parse().ok());
     plan = shrink(&plan, &v.oracle, tries.unwrap_or(SHRINK));
     let again = run(&plan, true);
     again.trace.iter().for_each(|l| println!("{l}"));

@@ -141,10 +141,7 @@ impl<S: Store> Resource<S> {
     pub fn data_uuids(&self, vol: VolIx) -> Option<UuidSet> {
         let v = self.vol(vol)?;
         let shown = v.state.disk > Disk::Attaching;
-        v.backing
-            .as_ref()
-            .filter(|_| shown)
-            .map(|b| b.disk.uuids)
+        v.backing.as_ref().filter(|_| shown).map(|b| b.disk.uuids)
     }
 
     /// A snapshot of a volume.
