@@ -84,6 +84,11 @@ pub fn superblock(disk: &Disk) -> Superblock {
     Superblock::decode(&superblock_page(disk))
 }
 
+/// The same where `drbdmeta` found it last: the device may have grown since.
+pub fn known_superblock(disk: &Disk) -> Superblock {
+    Superblock::decode(&page(disk, layout(disk.known).superblock))
+}
+
 /// Metadata on a device of this size: where `drbdmeta` looks, and with the offsets it works out.
 fn find(disk: &Disk, size: Sectors) -> Option<Superblock> {
     let l = layout(size);

@@ -2,6 +2,7 @@
 
 //! Disks at work, and applications.
 
+use crate::drbdmeta;
 use crate::node::{App, InFlight, Node};
 use crate::world::{say, Event, World, VOL};
 use drbd_core::digest::Digest;
@@ -241,6 +242,12 @@ impl World {
             let w = n.writes.remove(Node::key(io)).expect("a write in flight");
             if !failed {
                 if op == MetaOp::WriteSuperblock {
+                    self.uuids_stored(node, &w.bytes);
+                    // Whoever resizes makes a note of where the metadata are now.
+                    let disk = &mut self.nodes[node].disk;
+                    if sector == drbdmeta::layout(disk.size()).superblock {
+                        disk.known = disk.size();
+                    }
                     self.superblock_written(node, &w.bytes);
                 }
                 self.nodes[node].land(w, true);
@@ -326,6 +333,7 @@ impl World {
                 done.io.range
             );
         }
+        self.check_generation(node, &done, result);
         self.judge(node, &done, result);
         if let Some(list) = self.completed.as_mut() {
             list.push((node, app, result));

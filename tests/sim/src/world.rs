@@ -8,6 +8,7 @@
 use crate::disk::Disk;
 use crate::drbdmeta;
 use crate::knobs::Knobs;
+use crate::moves::Ledger;
 use crate::net::Network;
 use crate::node::{Frame, Node, SimHost};
 use crate::queue::Queue;
@@ -109,6 +110,8 @@ pub struct World {
     pub net: Network,
     /// What applications were told, and what disks owe.
     pub truth: Truth,
+    /// What is known of the nodes' UUIDs.
+    pub(crate) ledger: Ledger,
     /// What administrators configure, and how the world is.
     pub knobs: Knobs,
     /// What happened, in numbers.
@@ -167,6 +170,7 @@ impl World {
             now: Instant(1_000_000_000),
             rng,
             net: Network::new(&knobs),
+            ledger: Ledger::default(),
             knobs,
             stats: Box::default(),
             events: Queue::default(),
@@ -355,6 +359,7 @@ impl World {
             let progress = res.step(input, &mut host);
             let mut effects = host.effects;
             self.stats.steps += 1;
+            self.check_uuids(node, &effects);
             for effect in effects.drain(..) {
                 self.carry_out(node, effect);
             }
@@ -506,6 +511,7 @@ impl World {
     }
 
     fn noted(&mut self, node: usize, note: Note) {
+        self.stats.noted(&note);
         match note {
             Note::NeedsProtocol(_) | Note::NeedsFeatures { .. } => self.too_old = true,
             Note::ResyncBegins { bits, .. } => self.nodes[node].resynced = bits,
