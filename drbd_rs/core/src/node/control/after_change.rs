@@ -126,8 +126,14 @@ impl Queue {
 impl Queue {
     /// Whether the activity log ceases to count once more after the change that is at work.
     fn demotes_again(&self) -> bool {
-        let items = self.items.iter().flatten().skip(1);
-        items.fold(false, |any, i| any | i.later.contains(Later::Demoted))
+        let mut since = self.items.iter().flatten().skip(1);
+        since.any(|i| i.later.contains(Later::Demoted))
+    }
+
+    /// Whether the connection ended after the change that is at work.
+    fn was_cut(&self) -> bool {
+        let mut since = self.items.iter().flatten().skip(1);
+        since.any(|i| i.new.conn < Conn::Connected)
     }
 }
 
@@ -440,7 +446,10 @@ impl<S: Store> Resource<S> {
             self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
             return Done::WaitsThen(1);
         }
-        self.send_state(vol, item.new, h);
+        // Another connection begins with other words.
+        if self.vol(vol).is_some_and(|v| !v.ctl.after.was_cut()) {
+            self.send_state(vol, item.new, h);
+        }
         Done::Yes
     }
 
