@@ -259,10 +259,14 @@ impl Facts<'_> {
         if !self.book.unnamed {
             return None;
         }
-        let [younger, _] = o.history;
+        let [younger, older] = o.history;
         let made_up = matches!(o.bitmap, 0 | JUST_CREATED);
+        // What the target has stays known until it has heard of the resync.
+        let targets = older != 0 && !same(older, younger) && !same(older, o.bitmap);
+        let keeps = targets && self.peer_had(|p| same(p.current, older));
         let pushed = match o.bitmap {
             0 => o.history,
+            old if keeps => [old, older],
             old => [old, younger],
         };
         let (why, bitmap) = if made_up {

@@ -46,6 +46,17 @@ enum Decided {
     Refused,
 }
 
+/// The connection state that a peer's state leads to, in which its disk is `real`.
+fn heard_conn(peers: Conn, own: Conn, real: Disk) -> Conn {
+    match (peers, own) {
+        (Conn::Ahead, _) => Conn::Behind,
+        (_, Conn::WFReportParams) => Conn::Connected,
+        // Its disk failed under a verify, and it uses it all the same (`pass_on`).
+        (Conn::Connected, own) if own.is_verify() && real == Disk::Inconsistent => Conn::Connected,
+        (_, own) => own,
+    }
+}
+
 impl<S: Store> Resource<S> {
     pub(super) fn recv_state(
         &mut self,
@@ -99,15 +110,7 @@ impl<S: Store> Resource<S> {
             Some(disk) => real = disk,
             None => return,
         }
-        let mut conn = match (peer.conn, os.conn) {
-            (Conn::Ahead, _) => Conn::Behind,
-            (_, Conn::WFReportParams) => Conn::Connected,
-            // Its disk failed under a verify, and it uses it all the same (`pass_on`).
-            (Conn::Connected, conn) if conn.is_verify() && real == Disk::Inconsistent => {
-                Conn::Connected
-            }
-            (_, conn) => conn,
-        };
+        let mut conn = heard_conn(peer.conn, os.conn, real);
         let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;
         let outcome = match decided {
             Some(decided) => decided,
@@ -349,8 +352,9 @@ impl<S: Store> Resource<S> {
             result = handshake(&own, &remote, &ctx);
         }
         self.log_rule(vol, &result, h);
-        // A peer that attaches gets the own UUIDs only now. By corrected ones it would conclude that
-        // nothing is to be done, whatever was written here since; by these it does what follows here.
+        // A peer that attaches gets the own UUIDs only now. By corrected ones it would conclude
+        // that nothing is to be done, whatever was written here since; by these it does what
+        // follows here.
         // The C driver corrects them, and then waits in WFBitMapS.
         let attaches = peer.disk == Disk::Negotiating && self.state(vol).conn >= Conn::Connected;
         let missed_end = result.decision.rule == Rule(34);
