@@ -214,6 +214,10 @@ fn by_the_peer(s: &State, to: &mut Wishes) {
         // A peer that is source, or compares, may pull ahead.
         conns.push(Conn::Behind);
     }
+    if s.conn.is_verify() {
+        // A promotion by force at the peer lets both compare again.
+        conns.push(Conn::Connected);
+    }
     let flags = if comes_up { Flags::SOFT } else { Flags::HARD };
     for conn in conns {
         for pdsk in PEER_DISKS {

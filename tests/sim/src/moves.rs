@@ -407,10 +407,17 @@ impl World {
             return;
         };
         let Some(o) = before else {
-            self.attached_uuids(node, n);
+            let there = self.attached_uuids(node, n);
+            if there != n {
+                self.uuids_moved(node, Some(there), now, effects);
+            }
             return;
         };
-        let mut states = vec![self.nodes[node].state];
+        // What the node tells of its state may lie behind.
+        let told = self.nodes[node].state;
+        let machine = self.nodes[node].res.as_ref();
+        let real = machine.and_then(|r| r.volume_status(VOL));
+        let mut states = vec![told, real.map_or(told, |v| v.state)];
         states.extend(effects.iter().filter_map(|e| match e {
             Effect::StateChanged {
                 vol: Some(_), new, ..
@@ -456,28 +463,29 @@ impl World {
         self.ledger.books[node].hold(n);
     }
 
-    /// What the disk says is what counts.
-    fn attached_uuids(&mut self, node: usize, n: UuidSet) {
-        let disk = drbdmeta::known_superblock(&self.nodes[node].disk).uuid;
-        let marked = (disk[0] ^ n.current) & 1 != 0;
-        if [disk[0] & !1, disk[1], disk[2], disk[3]]
-            != [name(n.current), n.bitmap, n.history[0], n.history[1]]
-        {
-            let why = format!("n{node} {}, the disk has {disk:016X?}", show(&n));
-            self.violated("an attach takes the UUIDs of the disk", &why);
-        }
+    /// What the disk says is what counts, but for the mark of the role.
+    fn attached_uuids(&mut self, node: usize, n: UuidSet) -> UuidSet {
+        let [disk, bitmap, younger, older] =
+            drbdmeta::known_superblock(&self.nodes[node].disk).uuid;
+        let marked = (disk ^ n.current) & 1 != 0;
+        let there = UuidSet {
+            current: name(disk) | n.current & 1,
+            bitmap,
+            history: [younger, older],
+        };
         self.stats.uuid_move(if marked {
             "attached, role marked"
         } else {
             "attached"
         });
-        self.ledger.seen.extend(slots(&n).map(name));
+        self.ledger.seen.extend(slots(&there).map(name));
         let book = &mut self.ledger.books[node];
         book.unstored.clear();
         book.unnamed = false;
-        book.hold(n);
+        book.hold(there);
         // Since the node was here it may have been given back what it had before.
         book.stored = book.last;
+        there
     }
 
     /// A node makes its UUIDs known.
