@@ -46,17 +46,6 @@ enum Decided {
     Refused,
 }
 
-/// The connection state that a peer's state leads to, in which its disk is `real`.
-fn heard_conn(peers: Conn, own: Conn, real: Disk) -> Conn {
-    match (peers, own) {
-        (Conn::Ahead, _) => Conn::Behind,
-        (_, Conn::WFReportParams) => Conn::Connected,
-        // Its disk failed under a verify, and it uses it all the same (`pass_on`).
-        (Conn::Connected, own) if own.is_verify() && real == Disk::Inconsistent => Conn::Connected,
-        (_, own) => own,
-    }
-}
-
 impl<S: Store> Resource<S> {
     pub(super) fn recv_state(
         &mut self,
@@ -110,7 +99,7 @@ impl<S: Store> Resource<S> {
             Some(disk) => real = disk,
             None => return,
         }
-        let mut conn = heard_conn(peer.conn, os.conn, real);
+        let mut conn = followed(os.conn, peer.conn, real);
         let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;
         let outcome = match decided {
             Some(decided) => decided,
@@ -492,6 +481,19 @@ impl<S: Store> Resource<S> {
             Outcome::Refuse(why) => self.log(vol, refusal(why), h),
             Outcome::TryDemote => {}
         }
+    }
+}
+
+/// What the connection becomes by the peer's state alone.
+fn followed(conn: Conn, peer: Conn, disk: Disk) -> Conn {
+    match (peer, conn) {
+        (Conn::Ahead, _) => Conn::Behind,
+        (_, Conn::WFReportParams) => Conn::Connected,
+        // Its disk failed under a verify, and it uses it all the same (`pass_on`).
+        (Conn::Connected, conn) if conn.is_verify() && disk == Disk::Inconsistent => {
+            Conn::Connected
+        }
+        (_, conn) => conn,
     }
 }
 
