@@ -123,6 +123,20 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Whether the activity log ceases to count once more after the change that is at work.
+    fn demotes_again(&self) -> bool {
+        let mut since = self.items.iter().flatten().skip(1);
+        since.any(|i| i.later.contains(Later::Demoted))
+    }
+
+    /// Whether the connection ended after the change that is at work.
+    fn was_cut(&self) -> bool {
+        let mut since = self.items.iter().flatten().skip(1);
+        since.any(|i| i.new.conn < Conn::Connected)
+    }
+}
+
 /// Effects of connection-wide changes that are outstanding.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct ConnectionQueue(ConnectionEffects);
@@ -318,8 +332,9 @@ impl<S: Store> Resource<S> {
         Done::Yes
     }
 
-    /// From now on the activity log does not count: what it stands for has to be in the bitmap on
-    /// disk first. The C driver leaves that out while there is a resync.
+    /// From now on the activity log does not count, as this node is no longer Primary, or the peer
+    /// that was without a disk is gone: what it stands for has to be in the bitmap on disk first.
+    /// The C driver leaves that out while there is a resync, and in the second case always.
     fn later_demoted(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 0 && self.state(vol).disk >= Disk::Inconsistent {
             let again = After::Control(Next::AfterChange { vol });
@@ -327,7 +342,8 @@ impl<S: Store> Resource<S> {
             return Done::WaitsThen(1);
         }
         if let Some(v) = self.vol_mut(vol) {
-            v.ctl.demoting = false;
+            // Bits that were set since are written for the next one.
+            v.ctl.demoting = v.ctl.after.demotes_again();
         }
         self.recompute_md_flags(vol, h);
         Done::Yes
@@ -430,7 +446,10 @@ impl<S: Store> Resource<S> {
             self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
             return Done::WaitsThen(1);
         }
-        self.send_state(vol, item.new, h);
+        // Another connection begins with other words.
+        if self.vol(vol).is_some_and(|v| !v.ctl.after.was_cut()) {
+            self.send_state(vol, item.new, h);
+        }
         Done::Yes
     }
 
