@@ -10,7 +10,7 @@ use crate::state::disk::State as Disk;
 use crate::state::{Ss, State};
 use crate::uuid::{
     first_line, handshake, AfterSb, DecideContext, DryRun, Handshake, HandshakeContext, Helper,
-    Local, Outcome, Policies, RefusedBecause, Remote, RrConflict,
+    Local, Outcome, Policies, RefusedBecause, Remote, RrConflict, Rule,
 };
 use crate::wire;
 
@@ -345,7 +345,13 @@ impl<S: Store> Resource<S> {
             result = handshake(&own, &remote, &ctx);
         }
         self.log_rule(vol, &result, h);
-        if let Some(fix) = result.decision.own_fix {
+        // A peer that attaches gets the own UUIDs only now. By corrected ones it would conclude that
+        // nothing is to be done, whatever was written here since; by these it does what follows here.
+        // The C driver corrects them, and then waits in WFBitMapS.
+        let attaches = peer.disk == Disk::Negotiating && self.state(vol).conn >= Conn::Connected;
+        let missed_end = result.decision.rule == Rule(34);
+        let own_fix = result.decision.own_fix;
+        if let Some(fix) = own_fix.filter(|_| !(attaches && missed_end)) {
             self.change_uuids(vol, "corrected UUIDs to", h, |set, _| *set = fix);
         }
         if let Some(fix) = result.decision.peer_fix {
