@@ -58,14 +58,14 @@ sim-soak:
 	$(SIM) seconds $$(( $(or $(HOURS),1) * 3600 )) $(SEED)
 sim-mutants:
 	@tests/sim/mutants.sh
-# Every order of events and one order, outer steps anywhere; then outer steps only at rest, to the
-# end. Each stops at its first violation and prints the shortest way there.
+# Outer steps only at rest; one order of events, then every order, outer steps anywhere. On all cores.
+# Each stops at its first violation and prints the shortest way there, or after STATES= of the last.
 SEARCH = cargo run -q --release -p drbd-small --bin drbd-search --
 search:
-	$(SEARCH) rest 3 40 admin
+	$(SEARCH) rest 1 5 admin
 	$(SEARCH) fixed 2 4
 	$(SEARCH) every 1 3 admin
-	$(SEARCH) every 2 5 most=14000000 recover=16
+	$(SEARCH) every 2 5 most=$(or $(STATES),30000000) memory=12 recover=16
 
 campaign:
 	@$(LAB)/setup.sh
@@ -123,4 +123,5 @@ clean:
 	cargo clean -q
 
 .PHONY: module setup modules demo bench golden check checks check-more check-style check-host \
-	check-module check-vm campaign fuzz fuzz-smoke sim sim-soak sim-mutants clean
+	check-module check-vm campaign fuzz fuzz-smoke sim sim-soak sim-mutants \
+	search clean

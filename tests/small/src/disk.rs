@@ -36,7 +36,7 @@ impl Content {
     /// Metadata.
     pub fn page(bytes: &[u8; 4096]) -> Content {
         let mut hasher = crate::key::Key::new();
-        bytes.hash(&mut hasher);
+        hasher.raw(bytes);
         let superblock = Superblock::decode(bytes);
         let known = superblock.magic == MAGIC_08 || superblock.magic == MAGIC_84_UNCLEAN;
         Content::Page(Arc::new(Page {
@@ -72,7 +72,7 @@ impl Hash for Content {
             // Its UUIDs may be given other names.
             Content::Page(page) => match &page.superblock {
                 Some(superblock) => superblock.hash(state),
-                None => page.hash.to_be_bytes().hash(state),
+                None => (page.hash as u32, (page.hash >> 32) as u32).hash(state),
             },
         }
     }

@@ -64,6 +64,21 @@ fn in_sync(s: State) -> bool {
     s.conn == conn::State::Connected && up_to_date(s) && s.pdsk == disk::State::UpToDate
 }
 
+impl std::fmt::Display for Ghost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = |name, set| if set { name } else { "" };
+        for (n, h) in self.of.iter().enumerate() {
+            let flags = [
+                names(" moved on", h.moved_on),
+                names(" wrote", h.wrote),
+                names(" target", h.target),
+            ];
+            write!(f, "n{n} may be {:x?}{} ", h.may, flags.concat())?;
+        }
+        Ok(())
+    }
+}
+
 impl Ghost {
     /// Of two nodes in sync.
     pub fn new(w: &World, blocks: u64) -> Ghost {

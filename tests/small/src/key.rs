@@ -20,7 +20,7 @@ const UUIDS: std::ops::Range<u64> = 1 << 32..1 << 34;
 const TAGS: std::ops::Range<u64> = 1 << 40..1 << 41;
 /// What DRBD adds to a UUID that starts a new bitmap (UUID_NEW_BM_OFFSET).
 const NEW_BITMAP: u64 = 1 << 48;
-/// The flag of the Primary in a UUID.
+/// The flag of the Primary in a UUID; only policies for split brains look at it.
 const PRIMARY: u64 = 1;
 
 const UUID: u8 = 100;
@@ -65,6 +65,15 @@ impl Key {
         self.hash = folded.wrapping_add(x.rotate_left(32)) ^ 0xe703_7ed1_a0b4_28db;
     }
 
+    /// Bytes that are no names.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
     /// The number of a name: how many others were seen before.
     fn rename(&mut self, kind: u8, number: u64) -> u64 {
         let name = (kind, number);
@@ -84,11 +93,13 @@ impl Hasher for Key {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_le_bytes(word));
+        // A slice of numbers comes as its bytes; there may be names among them.
+        let mut words = bytes.chunks_exact(8);
+        for word in words.by_ref() {
+            let word = word.try_into().expect("eight bytes");
+            self.write_u64(u64::from_ne_bytes(word));
         }
+        self.raw(words.remainder());
     }
 
     fn write_u8(&mut self, i: u8) {
@@ -108,11 +119,10 @@ impl Hasher for Key {
     }
 
     fn write_u64(&mut self, i: u64) {
-        let uuid = i & !NEW_BITMAP & !PRIMARY;
-        if UUIDS.contains(&uuid) {
+        let (uuid, bitmaps) = (i % NEW_BITMAP & !PRIMARY, i / NEW_BITMAP);
+        if UUIDS.contains(&uuid) && bitmaps < 256 {
             let name = self.rename(UUID, uuid);
-            self.mix(i & PRIMARY);
-            self.mix(i & NEW_BITMAP);
+            self.mix(bitmaps);
             self.mix(name ^ 1 << 50);
         } else if TAGS.contains(&i) {
             let name = self.rename(TAG, i);
@@ -178,7 +188,7 @@ fn node_key(n: &Node, key: &mut Key) {
 fn frame_key(frame: &Frame, key: &mut Key) {
     match frame.packet {
         Some(packet) => without_counter(packet).hash(key),
-        None => frame.bytes.hash(key),
+        None => key.raw(&frame.bytes),
     }
     frame.data.hash(key);
 }

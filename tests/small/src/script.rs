@@ -458,8 +458,8 @@ impl Run {
             .any(|s| s.conn == conn::State::StandAlone || refused(s))
     }
 
-    /// The state of both nodes in a line.
+    /// The state of both nodes in a line, and what each of them may have.
     pub fn describe(&self) -> String {
-        self.world.describe()
+        format!("{}; {}", self.world.describe(), self.ghost)
     }
 }

@@ -9,13 +9,17 @@
 //! A state is stored as its key, its predecessor and the step between them: 13 bytes and what the
 //! table of keys wastes. To go on from it, it is made again. States are numbered in the order of a
 //! walk through the tree of predecessors and taken up in that order, so that each of them is made
-//! again about once per level.
+//! again about once per level. Threads share the tables and divide each level among them; each
+//! numbers what it finds from blocks of its own, so that the order holds within a block.
 
 use crate::ghost::Verdict;
 use crate::script::{Act, Run, Shape};
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// How much of what happens by itself is tried out.
@@ -42,6 +46,10 @@ pub struct Plan {
     pub most: usize,
     /// Of the stable states, one in so many is asked whether it recovers.
     pub recover: u64,
+    /// Threads that search.
+    pub threads: usize,
+    /// Ends with so many bytes of memory in use.
+    pub memory: u64,
 }
 
 /// What came of it.
@@ -57,12 +65,14 @@ pub struct Report {
     pub stable: usize,
     /// Those that were asked whether they recover.
     pub recovered: usize,
-    /// The end of `most` was not reached.
+    /// Neither `most` nor `memory` ended it.
     pub complete: bool,
     /// The first violation: what, and the path to it.
     pub violation: Option<(String, Vec<Act>)>,
     /// Seconds.
     pub seconds: f64,
+    /// Memory in use, bytes.
+    pub memory: u64,
 }
 
 /// Keys are hashes already.
@@ -81,99 +91,211 @@ impl Hasher for AsIs {
     }
 }
 
+type Keys = HashSet<u64, BuildHasherDefault<AsIs>>;
+
+/// Pieces of the table of keys, so that threads do not wait for each other, and it grows smoothly.
+const PIECES: usize = 256;
+/// Numbers that a thread takes at once.
+const BLOCK: u32 = 256;
+/// States of a level that a thread takes up at once.
+const CHUNK: usize = 16;
+/// Time between two reports, seconds.
+const REPORT: f64 = 20.0;
+/// No step: the first state, or a number that is not used.
+const NONE: u8 = u8::MAX;
+/// A path of machines, cloned and moved about.
+const STACK: usize = 256 << 20;
+
+/// Where each state comes from, by its number.
+#[derive(Default)]
+struct Tree {
+    parents: Vec<u32>,
+    acts: Vec<u8>,
+}
+
 /// The search in progress.
 pub struct Search {
     plan: Plan,
-    seen: HashSet<u64, BuildHasherDefault<AsIs>>,
-    parents: Vec<u32>,
-    acts: Vec<u8>,
-    /// The states from the first one to the present one, with their numbers.
-    path: Vec<(u32, Run)>,
-    report: Report,
+    first: Run,
+    seen: Vec<Mutex<Keys>>,
+    tree: Mutex<Tree>,
+    states: AtomicUsize,
+    /// The next state of the level that nobody has taken up.
+    next: AtomicUsize,
+    over: AtomicBool,
+    report: Mutex<Report>,
     start: Instant,
 }
 
 /// The search is over.
 struct Over;
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Memory in use, bytes; 0 if nobody knows.
+fn memory() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|n| n.parse().ok());
+    pages.map_or(0, |n: u64| n * 4096)
+}
+
 impl Search {
     /// Searches.
     pub fn run(plan: Plan, mut progress: impl FnMut(&Report)) -> Report {
-        let start = Instant::now();
-        let mut search = Search {
+        let search = Search {
             plan,
-            seen: HashSet::default(),
-            parents: Vec::new(),
-            acts: Vec::new(),
-            path: Vec::new(),
-            report: Report::default(),
-            start,
+            first: Run::new(plan.shape),
+            seen: (0..PIECES).map(|_| Mutex::default()).collect(),
+            tree: Mutex::default(),
+            states: AtomicUsize::new(1),
+            next: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            report: Mutex::default(),
+            start: Instant::now(),
         };
-        let first = Run::new(plan.shape);
-        search.seen.insert(first.key());
-        search.parents.push(0);
-        search.acts.push(u8::MAX);
-        search.path.push((0, first));
-        search.report.complete = search.levels(&mut progress).is_ok();
-        search.report.states = search.parents.len();
-        search.report.seconds = search.start.elapsed().as_secs_f64();
-        search.report
+        search.is_new(search.first.key());
+        lock(&search.tree).parents.push(0);
+        lock(&search.tree).acts.push(NONE);
+        search.levels(&mut progress);
+        search.tell(&mut |_| {});
+        let mut report = lock(&search.report).clone();
+        report.complete = !search.over.load(Relaxed);
+        report
     }
 
-    fn levels(&mut self, progress: &mut impl FnMut(&Report)) -> Result<(), Over> {
+    fn levels(&self, progress: &mut impl FnMut(&Report)) {
+        let mut before = 0;
         let mut from = 0;
-        for _ in 0..self.plan.depth {
-            let to = self.parents.len();
-            if from == to {
-                return Ok(());
-            }
-            self.report.levels.push(to - from);
+        for level in 0..=self.plan.depth {
+            let to = lock(&self.tree).parents.len();
+            let states = self.states.load(Relaxed);
+            lock(&self.report).levels.push(states - before);
             self.tell(progress);
-            for at in from..to {
-                self.level(at as u32)?;
-                if at % 64 == 0 && self.start.elapsed().as_secs_f64() > self.report.seconds + 20.0 {
-                    self.tell(progress);
-                }
+            if states == before || level == self.plan.depth || self.over.load(Relaxed) {
+                return;
             }
-            from = to;
+            self.level(from..to, progress);
+            (before, from) = (states, to);
         }
-        self.report.levels.push(self.parents.len() - from);
-        self.tell(progress);
-        Ok(())
     }
 
-    fn tell(&mut self, progress: &mut impl FnMut(&Report)) {
-        self.report.states = self.parents.len();
-        self.report.seconds = self.start.elapsed().as_secs_f64();
-        progress(&self.report);
+    /// All outer steps from the states of a level, and what follows by itself.
+    fn level(&self, numbers: Range<usize>, progress: &mut impl FnMut(&Report)) {
+        self.next.store(numbers.start, Relaxed);
+        std::thread::scope(|scope| {
+            for _ in 1..self.plan.threads {
+                let work = || Worker::new(self).work(numbers.end, &mut || {});
+                let thread = std::thread::Builder::new().stack_size(STACK);
+                thread.spawn_scoped(scope, work).expect("a thread");
+            }
+            let mut told = self.start.elapsed().as_secs_f64();
+            Worker::new(self).work(numbers.end, &mut || {
+                if self.start.elapsed().as_secs_f64() > told + REPORT {
+                    self.tell(progress);
+                    told = self.start.elapsed().as_secs_f64();
+                    if memory() > self.plan.memory {
+                        self.over.store(true, Relaxed);
+                    }
+                }
+            });
+        });
+    }
+
+    fn tell(&self, progress: &mut impl FnMut(&Report)) {
+        let mut report = lock(&self.report);
+        report.states = self.states.load(Relaxed);
+        report.seconds = self.start.elapsed().as_secs_f64();
+        report.memory = memory();
+        progress(&report);
+    }
+
+    fn is_new(&self, key: u64) -> bool {
+        let piece = &self.seen[(key >> 32) as usize % PIECES];
+        lock(piece).insert(key)
+    }
+}
+
+/// A thread of the search.
+struct Worker<'a> {
+    search: &'a Search,
+    /// The states from the first one to the present one, with their numbers.
+    path: Vec<(u32, Run)>,
+    /// Numbers that are its own.
+    block: Range<u32>,
+    steps: u64,
+    stable: usize,
+    recovered: usize,
+}
+
+impl<'a> Worker<'a> {
+    fn new(search: &'a Search) -> Worker<'a> {
+        Worker {
+            search,
+            path: vec![(0, search.first.clone())],
+            block: 0..0,
+            steps: 0,
+            stable: 0,
+            recovered: 0,
+        }
+    }
+
+    /// Takes up states before number `end` until there are no more.
+    fn work(mut self, end: usize, chunk_done: &mut impl FnMut()) {
+        loop {
+            let from = self.search.next.fetch_add(CHUNK, Relaxed);
+            if from >= end || self.search.over.load(Relaxed) {
+                return;
+            }
+            let some = (from..end.min(from + CHUNK)).try_for_each(|at| self.outer(at as u32));
+            let mut report = lock(&self.search.report);
+            report.steps += std::mem::take(&mut self.steps);
+            report.stable += std::mem::take(&mut self.stable);
+            report.recovered += std::mem::take(&mut self.recovered);
+            drop(report);
+            if some.is_err() {
+                self.search.over.store(true, Relaxed);
+                return;
+            }
+            chunk_done();
+        }
     }
 
     /// Makes a state again; it is the last one of the path then.
-    fn reach(&mut self, at: u32) -> Result<(), Over> {
+    fn reach(&mut self, at: u32) {
         let mut todo = Vec::new();
         let mut ancestor = at;
+        let tree = lock(&self.search.tree);
         loop {
+            // A predecessor has the smaller number.
             while self.path.last().is_some_and(|(top, _)| *top > ancestor) {
                 self.path.pop();
             }
             if self.path.last().is_some_and(|(top, _)| *top == ancestor) {
                 break;
             }
-            todo.push(ancestor);
-            ancestor = self.parents[ancestor as usize];
+            todo.push((ancestor, tree.acts[ancestor as usize]));
+            ancestor = tree.parents[ancestor as usize];
         }
-        for number in todo.into_iter().rev() {
-            let act = Act::from_number(self.acts[number as usize]).expect("a step");
+        drop(tree);
+        for (number, act) in todo.into_iter().rev() {
+            let act = Act::from_number(act).expect("a step");
             let mut run = self.path.last().expect("the first state").1.clone();
             run.act(act).expect("what went well before");
+            if self.search.plan.grain == Grain::Rest {
+                run.settle().expect("what went well before");
+            }
             self.path.push((number, run));
         }
-        Ok(())
     }
 
     /// All outer steps from a state, and what follows by itself.
-    fn level(&mut self, at: u32) -> Result<(), Over> {
-        self.reach(at)?;
+    fn outer(&mut self, at: u32) -> Result<(), Over> {
+        if at != 0 && lock(&self.search.tree).acts[at as usize] == NONE {
+            return Ok(());
+        }
+        self.reach(at);
         let outer = self.path.last().expect("a state").1.outer();
         for act in outer {
             let from = self.path.last().expect("a state").1.clone();
@@ -187,11 +309,11 @@ impl Search {
 
     /// What may happen by itself, as far as the plan looks at it.
     fn inner(&self, run: &Run) -> Vec<Act> {
-        let mut all = match self.plan.grain {
+        let mut all = match self.search.plan.grain {
             Grain::Rest => Vec::new(),
             Grain::Every | Grain::Fixed => run.inner(),
         };
-        if self.plan.grain == Grain::Fixed {
+        if self.search.plan.grain == Grain::Fixed {
             all.truncate(1);
         }
         all
@@ -224,12 +346,12 @@ impl Search {
 
     /// One step; `None` if it leads to a state that is known.
     fn step(&mut self, at: u32, from: Run, act: Act) -> Result<Option<(u32, Run)>, Over> {
-        self.report.steps += 1;
+        self.steps += 1;
         let mut run = from;
-        let rest = self.plan.grain == Grain::Rest;
+        let plan = &self.search.plan;
         let tried = guarded(|| {
             run.act(act)?;
-            if rest {
+            if plan.grain == Grain::Rest {
                 run.settle()?;
             }
             Ok(())
@@ -238,36 +360,53 @@ impl Search {
             return self.violated(at, act, why);
         }
         let key = run.key();
-        if !self.seen.insert(key) {
+        if !self.search.is_new(key) {
             return Ok(None);
         }
-        let number = self.parents.len() as u32;
-        self.parents.push(at);
-        self.acts.push(act.number());
+        let number = self.keep(at, act);
         if run.is_stable() {
-            self.report.stable += 1;
-            if self.plan.recover != 0 && key % self.plan.recover == 0 {
-                self.report.recovered += 1;
+            self.stable += 1;
+            if plan.recover != 0 && key % plan.recover == 0 {
+                self.recovered += 1;
                 if let Err(why) = guarded(|| run.clone().recovers()) {
                     return self.violated(at, act, why);
                 }
             }
         }
-        if self.parents.len() >= self.plan.most {
+        let states = self.search.states.fetch_add(1, Relaxed) + 1;
+        if states >= plan.most || self.search.over.load(Relaxed) {
             return Err(Over);
         }
         Ok(Some((number, run)))
     }
 
+    /// Stores where a state comes from; returns its number.
+    fn keep(&mut self, parent: u32, act: Act) -> u32 {
+        let mut tree = lock(&self.search.tree);
+        let number = self.block.next().unwrap_or_else(|| {
+            let first = tree.parents.len() as u32;
+            let len = tree.parents.len() + BLOCK as usize;
+            tree.parents.resize(len, 0);
+            tree.acts.resize(len, NONE);
+            self.block = first + 1..first + BLOCK;
+            first
+        });
+        tree.parents[number as usize] = parent;
+        tree.acts[number as usize] = act.number();
+        number
+    }
+
     fn violated<T>(&mut self, at: u32, act: Act, why: String) -> Result<T, Over> {
         let mut path = vec![act];
         let mut at = at;
+        let tree = lock(&self.search.tree);
         while at != 0 {
-            path.push(Act::from_number(self.acts[at as usize]).expect("a step"));
-            at = self.parents[at as usize];
+            path.push(Act::from_number(tree.acts[at as usize]).expect("a step"));
+            at = tree.parents[at as usize];
         }
         path.reverse();
-        self.report.violation = Some((why, path));
+        let mut report = lock(&self.search.report);
+        report.violation.get_or_insert((why, path));
         Err(Over)
     }
 }

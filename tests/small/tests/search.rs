@@ -21,6 +21,8 @@ fn search(grain: Grain, blocks: u8, depth: usize) -> usize {
         depth,
         most: usize::MAX,
         recover: 1,
+        threads: 1,
+        memory: u64::MAX,
     };
     let report = Search::run(plan, |_| {});
     if let Some((why, path)) = report.violation {
@@ -45,17 +47,23 @@ fn one_order_of_events() {
 
 #[test]
 fn at_rest() {
-    assert!(search(Grain::Rest, 1, 4 + 30 * FURTHER) > 150);
+    assert!(search(Grain::Rest, 1, 3 + FURTHER) > 50);
 }
 
 /// Goes a path with so many blocks and returns what was said on the way.
 fn goes(blocks: u8, path: &[Act]) -> String {
+    goes_as(Grain::Every, blocks, path)
+}
+
+fn goes_as(grain: Grain, blocks: u8, path: &[Act]) -> String {
     let plan = Plan {
         shape: Shape { blocks, ..SHAPE },
-        grain: Grain::Every,
+        grain,
         depth: 0,
         most: 0,
         recover: 1,
+        threads: 1,
+        memory: u64::MAX,
     };
     let mut said = String::new();
     let end = replay(&plan, path, |line| {
@@ -133,4 +141,52 @@ fn a_disk_is_flushed_on_its_way_out() {
         disk(0),
         disk(0),
     ]);
+}
+
+/// The same path: what the source hears of the end is on the target's disk, so that a power failure
+/// costs no full sync.
+#[test]
+fn the_end_of_a_resync_is_stored_before_it_is_told() {
+    let path = [
+        1, 2, 25, 6, 5, 0, 22, 22, 22, 22, 22, 3, 3, 3, 3, 3, 22, 22, 22, 3, 3, 3, 5, 5, 22, 4, 23,
+        3, 23, 36, 40, 24, 24, 4, 6, 5, 5, 0, 22, 22, 22, 22, 22, 24, 24, 24, 3, 3, 3, 3, 3,
+    ];
+    let said = goes(2, &numbers(&path));
+    assert!(!said.contains("full sync"), "{said}");
+}
+
+/// A Primary asks whether it may detach, is told yes, loses the connection and keeps its disk.
+#[test]
+fn a_primary_that_may_detach_and_does_not() {
+    goes(1, &numbers(&[16, 33, 22, 24, 3, 25, 24, 5]));
+    // The peer wants to detach as well.
+    goes(2, &numbers(&[16, 35, 22, 1]));
+}
+
+/// A Primary without a disk writes to its peer, which loses it and then its power: the bits must
+/// not be in memory only.
+#[test]
+fn a_peer_remembers_what_a_primary_without_a_disk_wrote() {
+    goes_as(Grain::Rest, 1, &numbers(&[16, 8, 1, 36]));
+    goes(2, &numbers(&[16, 8, 22, 4, 17, 24, 22, 24, 25, 39]));
+}
+
+/// The source does not hear of the end of a resync, then the target is detached and attached. Both
+/// must conclude the same, though the source has been written to.
+#[test]
+fn an_attach_after_a_missed_end_of_a_resync() {
+    let missed = [
+        1, 2, 6, 5, 25, 0, 3, 3, 3, 3, 3, 5, 22, 22, 22, 22, 22, 3, 22, 22, 22, 3, 3, 5, 22, 4, 23,
+        1, 6,
+    ];
+    goes(1, &numbers(&[&missed[..], &[35]].concat()));
+    goes(1, &numbers(&[&missed[..], &[8, 5, 5, 5, 35]].concat()));
+}
+
+/// The peer of a Primary without a disk wants to leave, and is lost while it asks.
+#[test]
+fn the_last_disk_does_not_leave_outdated() {
+    goes(2, &numbers(&[16, 22, 4, 33, 3, 24, 3, 23, 1]));
+    // It has asked before the Primary wanted to detach.
+    goes(2, &numbers(&[33, 3, 23, 16, 22, 4, 1]));
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `drbd-search GRAIN BLOCKS DEPTH [OPTION]...`: searches and prints what it found. Options:
-//! `most=N` states, `writes=N` under way at once, `powers=N` kinds of power failure, `recover=N`
-//! to ask one stable state in N whether it recovers, `admin` and `rash` administrators,
-//! `path=N,N,...` to go a path again, with the words of both nodes.
+//! `most=N` states, `memory=N` GiB, `threads=N`, `writes=N` under way at once, `powers=N` kinds of
+//! power failure, `recover=N` to ask one stable state in N whether it recovers, `admin` and `rash`
+//! administrators, `path=N,N,...` to go a path again, with the words of both nodes.
 
 use drbd_small::script::{Act, Run, Shape};
 use drbd_small::search::{replay, shorten, Grain, Plan, Report, Search};
@@ -20,6 +20,7 @@ fn plan(args: &[String]) -> Option<Plan> {
         "rest" => Grain::Rest,
         _ => return None,
     };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Plan {
         grain,
         shape: Shape {
@@ -32,13 +33,21 @@ fn plan(args: &[String]) -> Option<Plan> {
         depth: args.get(2)?.parse().ok()?,
         most: number(args, "most", 100_000_000),
         recover: number(args, "recover", 1) as u64,
+        threads: number(args, "threads", threads).max(1),
+        memory: (number(args, "memory", 12) as u64) << 30,
     })
 }
 
 fn tell(r: &Report) {
     println!(
-        "{:.0} s: {} states, {} steps, levels {:?}, {} stable, {} recovered",
-        r.seconds, r.states, r.steps, r.levels, r.stable, r.recovered
+        "{:.0} s: {} states, {} steps, levels {:?}, {} stable, {} recovered, {} MiB",
+        r.seconds,
+        r.states,
+        r.steps,
+        r.levels,
+        r.stable,
+        r.recovered,
+        r.memory >> 20
     );
 }
 
