@@ -10,6 +10,7 @@
 # make sim       the cluster simulator for a minute: saved plans, then fresh seeds
 # make sim-soak  the same for HOURS=n on all cores; SEED= begins elsewhere
 # make sim-mutants  plants bugs one by one; the simulator has to find each (SECONDS_EACH=120)
+# make search    every state of a small world, three ways (about an hour; docs/search.md)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make clean     removes what the others built here (the cache folder stays)
 
@@ -57,6 +58,14 @@ sim-soak:
 	$(SIM) seconds $$(( $(or $(HOURS),1) * 3600 )) $(SEED)
 sim-mutants:
 	@tests/sim/mutants.sh
+# Outer steps only at rest; one order of events, then every order, outer steps anywhere. On all cores.
+# Each stops at its first violation and prints the shortest way there, or after STATES= of the last.
+SEARCH = cargo run -q --release -p drbd-small --bin drbd-search --
+search:
+	$(SEARCH) rest 1 5 admin
+	$(SEARCH) fixed 2 4
+	$(SEARCH) every 1 3 admin
+	$(SEARCH) every 2 5 most=$(or $(STATES),30000000) memory=12 recover=16
 
 campaign:
 	@$(LAB)/setup.sh
@@ -114,4 +123,5 @@ clean:
 	cargo clean -q
 
 .PHONY: module setup modules demo bench golden check checks check-more check-style check-host \
-	check-module check-vm campaign fuzz fuzz-smoke sim sim-soak sim-mutants clean
+	check-module check-vm campaign fuzz fuzz-smoke sim sim-soak sim-mutants \
+	search clean

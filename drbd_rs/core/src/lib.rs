@@ -32,6 +32,7 @@ pub mod bitmap;
 pub mod connect;
 pub mod digest;
 pub mod handshake;
+pub mod key;
 pub mod limits;
 pub mod meta;
 pub mod nl;

@@ -18,7 +18,7 @@ use crate::units::Minor;
 pub const LONGEST_CHAIN: u32 = 4096;
 
 /// What other volumes want to know of a volume. One that does not exist has posted nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Posted {
     /// The minor that it waits for; `None` also without a disk.
     pub after: Option<Minor>,

@@ -27,7 +27,7 @@ use crate::store::lru::{self, Lru, FREE};
 use crate::units::{AlExtent, RsExtent, SectorRange, AL_EXTENTS_PER_RS_EXTENT};
 
 /// What is known of an extent in the set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     left: u32,
     failed: u32,
@@ -67,7 +67,7 @@ impl State {
 pub type Slot = lru::Slot<State>;
 
 /// How far a source's request has come; it belongs to the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SourceClaim {
     /// Nothing is held.
     #[default]
@@ -80,7 +80,7 @@ pub enum SourceClaim {
 }
 
 /// What a source's request is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceBegin {
     /// Go on; put the extent when done.
     Locked,
@@ -91,7 +91,7 @@ pub enum SourceBegin {
 }
 
 /// What a target's request generator is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetBegin {
     /// Go on; put the extent when done.
     Locked,
@@ -102,7 +102,7 @@ pub enum TargetBegin {
 }
 
 /// What kind of knowledge about a range is to be recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mark {
     /// The nodes differ, or may.
     OutOfSync,
@@ -113,7 +113,7 @@ pub enum Mark {
 }
 
 /// What recording has changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Marked {
     /// Bits that changed; with [`Mark::Failed`], bits that are set.
     pub bits: u64,
@@ -123,11 +123,19 @@ pub struct Marked {
 
 /// The resync extents of one device.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct ResyncExtents<S> {
     set: Lru<State, S>,
     locked: u32,
     waiting: u32,
     wake: bool,
+}
+
+impl<S: DerefMut<Target = [Slot]>> core::hash::Hash for ResyncExtents<S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.set.hash(state);
+        (self.locked, self.waiting, self.wake).hash(state);
+    }
 }
 
 impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {

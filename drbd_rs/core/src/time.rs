@@ -3,8 +3,14 @@
 //! Time as the core sees it: an argument, never read from a clock.
 
 /// A moment, in nanoseconds of a monotonic clock of the caller's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(pub u64);
+
+impl core::hash::Hash for Instant {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        crate::key::name(crate::key::MOMENT, u64::from(self.0), state);
+    }
+}
 
 /// A span of time in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

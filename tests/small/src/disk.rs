@@ -6,6 +6,8 @@
 //! disk. What was written and not flushed is remembered, version by version: a power failure keeps
 //! any of them.
 
+use drbd_core::meta::superblock::{MAGIC_08, MAGIC_84_UNCLEAN};
+use drbd_core::meta::Superblock;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ pub const SECTORS: u64 = 8;
 pub struct Page {
     bytes: [u8; 4096],
     hash: u64,
+    superblock: Option<Superblock>,
 }
 
 /// Contents of a block.
@@ -32,11 +35,14 @@ pub enum Content {
 impl Content {
     /// Metadata.
     pub fn page(bytes: &[u8; 4096]) -> Content {
-        let mut hasher = std::collections::hash_map::DefaultHasher::new();
-        bytes.hash(&mut hasher);
+        let mut hasher = crate::key::Key::new();
+        hasher.raw(bytes);
+        let superblock = Superblock::decode(bytes);
+        let known = superblock.magic == MAGIC_08 || superblock.magic == MAGIC_84_UNCLEAN;
         Content::Page(Arc::new(Page {
             bytes: *bytes,
             hash: hasher.finish(),
+            superblock: known.then_some(superblock),
         }))
     }
 
@@ -61,7 +67,14 @@ impl PartialEq for Content {
 
 impl Hash for Content {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.tag().hash(state);
+        match self {
+            Content::Tag(tag) => tag.hash(state),
+            // Its UUIDs may be given other names.
+            Content::Page(page) => match &page.superblock {
+                Some(superblock) => superblock.hash(state),
+                None => (page.hash as u32, (page.hash >> 32) as u32).hash(state),
+            },
+        }
     }
 }
 
@@ -132,8 +145,13 @@ impl Disk {
     /// The power fails. `pick` chooses one of so many versions of each block in the cache, the
     /// oldest being 0.
     pub fn power_fails(&mut self, mut pick: impl FnMut(usize) -> usize) {
+        self.power_fails_at(|_, versions| pick(versions));
+    }
+
+    /// The same; `pick` is told the number of the block, too.
+    pub fn power_fails_at(&mut self, mut pick: impl FnMut(u64, usize) -> usize) {
         for (block, versions) in std::mem::take(&mut self.cache) {
-            let kept = versions[pick(versions.len())].clone();
+            let kept = versions[pick(block, versions.len())].clone();
             self.now.insert(block, kept);
         }
     }

@@ -121,13 +121,15 @@ fn apply_al_of(disk: &mut Disk, sectors: u64) -> Option<usize> {
     let blocks: Vec<[u8; 4096]> = (0..l.striping.blocks())
         .map(|n| disk.bytes(block(l.al_block(n))))
         .collect();
-    let mut slots = vec![ReplaySlot::EMPTY; 65_535];
+    let mut slots = vec![ReplaySlot::EMPTY; sb.al_nr_extents.max(1) as usize];
     let seen = al_block::replay(blocks.iter(), &mut slots);
     let mut hot = 0;
     if sb.flags.contains(Flags::PRIMARY_IND) {
         // With nothing valid in it drbdmeta gives up, unless it is told to go on; that is what an
         // administrator does here, knowing that FULL_SYNC is set.
-        let usable = seen.transactions > 0 || sb.flags.contains(Flags::FULL_SYNC);
+        // A ring that is still as drbdmeta made it says that nothing was ever hot.
+        let fresh = seen.corrupt == 0 && seen.initialized > 0;
+        let usable = seen.transactions > 0 || fresh || sb.flags.contains(Flags::FULL_SYNC);
         assert!(usable, "no usable activity log");
         for extent in slots.iter().filter_map(ReplaySlot::extent) {
             hot += 1;

@@ -10,8 +10,12 @@
 
 pub mod disk;
 pub mod drbdmeta;
+pub mod ghost;
+pub mod key;
 pub mod node;
 pub mod oracle;
+pub mod script;
+pub mod search;
 pub mod world;
 
 pub use world::World;

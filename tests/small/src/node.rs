@@ -2,7 +2,7 @@
 
 //! One node: the machine, its disk, and what waits to happen to it.
 
-use crate::disk::{Disk, SECTORS};
+use crate::disk::{Content, Disk, SECTORS};
 use crate::drbdmeta;
 use drbd_core::bitmap::PageFlags;
 use drbd_core::digest::Digest;
@@ -16,10 +16,11 @@ use drbd_core::node::{
 use drbd_core::store::{interval, lru, slab};
 use drbd_core::time::Instant;
 use drbd_core::units::{Sector, SectorRange, Sectors};
+use drbd_core::wire::Packet;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Storage of the machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct VecStore;
 
 impl Store for VecStore {
@@ -76,7 +77,7 @@ impl Host for StepHost<'_> {
 }
 
 /// An I/O that the disk works on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum DiskIo {
     /// On the data.
     Local {
@@ -103,8 +104,8 @@ pub enum DiskIo {
         sector: Sector,
         /// How.
         flags: IoFlags,
-        /// What is written.
-        page: Box<[u8; 4096]>,
+        /// What is written; nothing for a read.
+        page: Content,
     },
 }
 
@@ -113,6 +114,8 @@ pub enum DiskIo {
 pub struct Frame {
     /// Header and fixed part, and what else is no data.
     pub bytes: Vec<u8>,
+    /// The same, unless it is a piece of a bitmap.
+    pub packet: Option<Packet>,
     /// Data, a tag for each block.
     pub data: Vec<u64>,
 }
@@ -127,6 +130,7 @@ pub struct App {
 }
 
 /// A node.
+#[derive(Clone)]
 pub struct Node {
     /// The machine; `None` while the node is down.
     pub machine: Option<Machine>,
@@ -152,6 +156,8 @@ pub struct Node {
     pub connected: bool,
     /// The sockets are being closed.
     pub closing: bool,
+    /// The other end of the sockets is gone, and this node does not know yet.
+    pub dead: bool,
     /// Applications' I/O under way.
     pub apps: BTreeMap<u32, App>,
     /// Buffers between disk and peer.
@@ -205,6 +211,7 @@ impl Node {
             receiver: false,
             connected: false,
             closing: false,
+            dead: false,
             apps: BTreeMap::new(),
             bufs: BTreeMap::new(),
             next_buf: 1,

@@ -13,10 +13,10 @@ use drbd_core::nl::conf::{DiskConf, NetConf};
 use drbd_core::node::admin::Command;
 use drbd_core::node::{
     AppId, AppIo, AppOp, AppResult, BufId, Data, Effect, Input, IoFlags, LocalOp, Lost, MetaOp,
-    OpId, Payload, PayloadPlan, Progress, ReceiverWish, Sock, VolIx, PEER,
+    Note, OpId, Payload, PayloadPlan, Progress, ReceiverWish, Sock, VolIx, PEER,
 };
 use drbd_core::state::State;
-use drbd_core::time::Instant;
+use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Minor, Sector, SectorRange, Sectors, Vnr};
 use drbd_core::wire::{self, Header, Packet, Socket};
 
@@ -37,11 +37,14 @@ pub enum Event {
     Packet(u8, u8),
     /// The nodes, which both look for a peer, find each other.
     Connect,
+    /// A node learns that the other end of its connection is gone.
+    Notice(u8),
     /// Time passes until somebody has to do something.
     Time,
 }
 
 /// Two nodes.
+#[derive(Clone)]
 pub struct World {
     /// The nodes.
     pub nodes: [Node; 2],
@@ -55,6 +58,14 @@ pub struct World {
     pub disk_conf: DiskConf,
     /// The connection's options.
     pub net_conf: NetConf,
+    /// That the other end of a connection is gone is an event of its own, [`Event::Notice`].
+    pub late_news: bool,
+    /// Logs are kept.
+    pub talks: bool,
+    /// Writes that were acknowledged: node, block, tag. For whoever empties it.
+    pub acks: Vec<(usize, u64, u64)>,
+    /// What the nodes said of each other's data, for whoever empties it.
+    pub verdicts: Vec<Note>,
     next_app: u32,
     next_op: u32,
 }
@@ -73,6 +84,10 @@ impl World {
                 ..DiskConf::default()
             },
             net_conf: NetConf::default(),
+            late_news: false,
+            talks: true,
+            acks: Vec::new(),
+            verdicts: Vec::new(),
             next_app: 1,
             next_op: 1,
         }
@@ -137,6 +152,9 @@ impl World {
             if !node.wire[1].is_empty() {
                 all.push(Event::Packet(n, 1));
             }
+            if node.dead {
+                all.push(Event::Notice(n));
+            }
         }
         if self.network && (0..2).all(|n| self.looks_for_peer(n)) {
             all.push(Event::Connect);
@@ -156,6 +174,7 @@ impl World {
             Event::Disk(n) => self.disk_done(usize::from(n), Ok(())),
             Event::Packet(n, sock) => self.packet(usize::from(n), usize::from(sock)),
             Event::Connect => self.meet(),
+            Event::Notice(n) => self.notice(usize::from(n)),
             Event::Time => self.time_passes(),
         }
     }
@@ -199,6 +218,25 @@ impl World {
         }
     }
 
+    /// When a node has something to do without being told, unless that is further away than
+    /// `patience`.
+    pub fn due(&self, node: usize, patience: Duration) -> Option<Instant> {
+        let due = self.nodes[node].machine.as_ref()?.deadline()?;
+        (due <= self.now.plus(patience)).then_some(due)
+    }
+
+    /// Time passes for one node until it has something to do.
+    pub fn wait_for(&mut self, node: usize) {
+        if let Some(due) = self.nodes[node]
+            .machine
+            .as_ref()
+            .and_then(Machine::deadline)
+        {
+            self.now = self.now.max(due);
+            self.step(node, Input::Tick);
+        }
+    }
+
     // ---- machines ---------------------------------------------------------------------------
 
     /// One step and what follows at once.
@@ -239,7 +277,7 @@ impl World {
     }
 
     /// Talks to a machine beside its steps.
-    fn with(&mut self, node: usize, call: impl FnOnce(&mut Machine, &mut StepHost<'_>)) {
+    pub(crate) fn with(&mut self, node: usize, call: impl FnOnce(&mut Machine, &mut StepHost<'_>)) {
         let now = self.now;
         let n = &mut self.nodes[node];
         let mut host = StepHost::new(now, &mut n.entropy);
@@ -278,27 +316,7 @@ impl World {
                     tags,
                 });
             }
-            Effect::Meta {
-                io,
-                op,
-                sector,
-                flags,
-                ..
-            } => {
-                let mut page = Box::new([0; 4096]);
-                if let Some(m) = n.machine.as_mut() {
-                    if !matches!(op, MetaOp::ReadBitmap { .. }) {
-                        m.fill_page(io, &mut page);
-                    }
-                }
-                n.disk_ios.push_back(DiskIo::Meta {
-                    io,
-                    op,
-                    sector,
-                    flags,
-                    page,
-                });
-            }
+            Effect::Meta { .. } => self.meta_io(node, effect),
             Effect::Complete { app, result } => self.complete(node, app, result),
             Effect::Fill { app, buf } => n.fill(app, buf),
             Effect::Examine { io, buf, what } => {
@@ -316,7 +334,7 @@ impl World {
             }
             Effect::Helper { id, .. } => n.helpers.push_back(id),
             Effect::AdminDone { op, code, .. } => drop(n.answers.insert(op.0, code)),
-            Effect::Log { note, .. } => n.log.push(note.to_string()),
+            Effect::Log { note, .. } => self.hear(node, note),
             Effect::SetReadOnly { .. }
             | Effect::UpdateLimits { .. }
             | Effect::Uevent { .. }
@@ -326,7 +344,43 @@ impl World {
         }
     }
 
-    // ---- disks --------------------------------------------------------------------------------
+    fn meta_io(&mut self, node: usize, effect: Effect) {
+        let Effect::Meta {
+            io,
+            op,
+            sector,
+            flags,
+            ..
+        } = effect
+        else {
+            return;
+        };
+        let n = &mut self.nodes[node];
+        let mut page = Content::Tag(0);
+        if let Some(m) = n.machine.as_mut() {
+            if !matches!(op, MetaOp::ReadBitmap { .. }) {
+                let mut bytes = [0; 4096];
+                m.fill_page(io, &mut bytes);
+                page = Content::page(&bytes);
+            }
+        }
+        n.disk_ios.push_back(DiskIo::Meta {
+            io,
+            op,
+            sector,
+            flags,
+            page,
+        });
+    }
+
+    fn hear(&mut self, node: usize, note: Note) {
+        if self.talks {
+            self.nodes[node].log.push(note.to_string());
+        }
+        if matches!(note, Note::SplitBrain | Note::Unrelated) {
+            self.verdicts.push(note);
+        }
+    }
 
     /// The oldest I/O of a disk ends.
     pub fn disk_done(&mut self, node: usize, result: AppResult) {
@@ -379,7 +433,7 @@ impl World {
                 let found = if read {
                     n.disk.bytes(block)
                 } else {
-                    n.disk.write(block, Content::page(&page), flags.fua);
+                    n.disk.write(block, page, flags.fua);
                     [0; 4096]
                 };
                 let page = read.then_some(&found);
@@ -387,8 +441,6 @@ impl World {
             }
         }
     }
-
-    // ---- network ------------------------------------------------------------------------------
 
     fn send(&mut self, node: usize, effect: Effect) {
         let Effect::Send {
@@ -426,6 +478,7 @@ impl World {
                 {
                     frames.push(Frame {
                         bytes: buf[..len].to_vec(),
+                        packet: None,
                         data: Vec::new(),
                     });
                 }
@@ -437,14 +490,16 @@ impl World {
             let len = packet.encode(APV, FEATURES, Vnr(vnr), bytes, &mut buf);
             frames.push(Frame {
                 bytes: [&buf[..len], &tail].concat(),
+                packet: Some(packet),
                 data,
             });
         }
         if token.0 != 0 {
             n.sent.push_back(token);
         }
+        let dead = n.dead;
         let peer = &mut self.nodes[1 - node];
-        if peer.connected {
+        if peer.connected && !dead {
             peer.wire[ix].extend(frames);
         }
     }
@@ -471,13 +526,24 @@ impl World {
         self.nodes[node].sent.clear();
         if std::mem::take(&mut self.nodes[node].connected) {
             self.nodes[node].wire = Default::default();
-            self.hang_up(1 - node);
+            if !std::mem::take(&mut self.nodes[node].dead) {
+                self.hang_up(1 - node);
+            }
         }
     }
 
     /// The other end of the connection is gone.
     fn hang_up(&mut self, node: usize) {
+        if self.late_news {
+            self.nodes[node].dead |= self.nodes[node].connected;
+        } else {
+            self.notice(node);
+        }
+    }
+
+    fn notice(&mut self, node: usize) {
         if self.nodes[node].connected {
+            self.nodes[node].dead = true;
             let why = Lost::Broken;
             self.step(node, Input::Lost { peer: PEER, why });
         }
@@ -486,6 +552,11 @@ impl World {
     /// Cuts the network: both ends notice at once, what was under way is lost.
     pub fn cut(&mut self) {
         self.network = false;
+        if self.late_news {
+            self.nodes
+                .iter_mut()
+                .for_each(|n| n.wire = Default::default());
+        }
         for node in 0..2 {
             self.hang_up(node);
         }
@@ -567,7 +638,10 @@ impl World {
         let block = done.io.range.start.0 / SECTORS;
         let tag = done.pages.first().copied().unwrap_or(0);
         match (done.io.op, result) {
-            (AppOp::Write, Ok(())) => self.oracle.acknowledged(block, tag),
+            (AppOp::Write, Ok(())) => {
+                self.oracle.acknowledged(block, tag);
+                self.acks.push((node, block, tag));
+            }
             (AppOp::Read, Ok(())) => {
                 if !self.oracle.permits(block, tag) {
                     let values = self.oracle.values(block).to_vec();
@@ -607,14 +681,7 @@ impl World {
     /// Powers a node on: applies the activity log, attaches, connects. `None`: `drbdmeta` finds
     /// nothing that it can use.
     pub fn boot(&mut self, node: usize) -> Option<()> {
-        let n = &mut self.nodes[node];
-        drbdmeta::apply_al(&mut n.disk, n.last_size)?;
-        n.last_size = n.disk.sectors();
-        n.load();
-        self.with(node, |m, host| {
-            let added = m.add_volume(Minor(0), Vnr(0), volume_storage(), host);
-            assert!(matches!(added, Ok(VOL)));
-        });
+        self.load(node)?;
         let code = self.attach(node);
         if code != 101 {
             self.fail(&format!("n{node} attach: {code}"));
@@ -624,12 +691,35 @@ impl World {
         Some(())
     }
 
+    /// Applies the activity log, loads the module and adds the volume.
+    pub fn load(&mut self, node: usize) -> Option<()> {
+        let n = &mut self.nodes[node];
+        drbdmeta::apply_al(&mut n.disk, n.last_size)?;
+        n.last_size = n.disk.sectors();
+        n.load();
+        self.with(node, |m, host| {
+            let added = m.add_volume(Minor(0), Vnr(0), volume_storage(), host);
+            assert!(matches!(added, Ok(VOL)));
+        });
+        Some(())
+    }
+
     /// `drbdsetup attach`.
     pub fn attach(&mut self, node: usize) -> i32 {
-        let backing = match self.nodes[node].backing(&self.disk_conf) {
-            Ok(backing) => backing,
+        let op = match self.order_attach(node) {
+            Ok(op) => op,
             Err(code) => return code,
         };
+        self.until("attach", |w| w.nodes[node].answers.contains_key(&op));
+        self.nodes[node].answers[&op]
+    }
+
+    /// Asks for it and returns the number of the answer.
+    ///
+    /// # Errors
+    /// The code with which it is refused at once.
+    pub fn order_attach(&mut self, node: usize) -> Result<u32, i32> {
+        let backing = self.nodes[node].backing(&self.disk_conf)?;
         let op = self.next_op;
         self.next_op += 1;
         let mut refused = None;
@@ -637,34 +727,51 @@ impl World {
             let done = m.attach(OpId(op), VOL, Box::new(backing), host);
             refused = done.err().map(|no| no.code);
         });
-        if let Some(code) = refused {
-            return code;
-        }
-        self.until("attach", |w| w.nodes[node].answers.contains_key(&op));
-        self.nodes[node].answers[&op]
+        refused.map_or(Ok(op), Err)
     }
 
     /// The power of a node fails; `pick` as in [`crate::disk::Disk::power_fails`]. Of the I/O that
     /// the disk works on nothing, or all, was done.
-    pub fn crash(&mut self, node: usize, all: bool, pick: impl FnMut(usize) -> usize) {
+    pub fn crash(&mut self, node: usize, all: bool, mut pick: impl FnMut(usize) -> usize) {
+        self.crash_at(node, all, |_, versions| pick(versions));
+    }
+
+    /// The same; `pick` is told the number of the block, too.
+    pub fn crash_at(&mut self, node: usize, all: bool, pick: impl FnMut(u64, usize) -> usize) {
         while all && !self.nodes[node].disk_ios.is_empty() {
             let n = &mut self.nodes[node];
             match n.disk_ios.pop_front() {
-                Some(DiskIo::Local { range, tags, .. }) => {
+                Some(DiskIo::Local {
+                    op,
+                    range,
+                    flags,
+                    tags,
+                    ..
+                }) => {
+                    if op == LocalOp::Flush || flags.preflush {
+                        n.disk.flush();
+                    }
                     for (block, tag) in Node::blocks(range).zip(&tags) {
-                        n.disk.write(block, Content::Tag(*tag), false);
+                        n.disk.write(block, Content::Tag(*tag), flags.fua);
                     }
                 }
                 Some(DiskIo::Meta {
-                    op, sector, page, ..
+                    op,
+                    sector,
+                    flags,
+                    page,
+                    ..
                 }) if !matches!(op, MetaOp::ReadBitmap { .. }) => {
-                    n.disk
-                        .write(sector.0 / SECTORS, Content::page(&page), false);
+                    // What is on the medium is there in the order that was asked for.
+                    if flags.preflush {
+                        n.disk.flush();
+                    }
+                    n.disk.write(sector.0 / SECTORS, page, flags.fua);
                 }
                 Some(DiskIo::Meta { .. }) | None => {}
             }
         }
-        self.nodes[node].disk.power_fails(pick);
+        self.nodes[node].disk.power_fails_at(pick);
         self.nodes[node].forget();
         self.hang_up(1 - node);
     }

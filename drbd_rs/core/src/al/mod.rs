@@ -34,7 +34,7 @@ use crate::units::{saturate_u32, AlExtent, SectorRange};
 pub type Slot = lru::Slot<()>;
 
 /// The extents that one request needs, and how many of them it has. Belongs to the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claim {
     first: u32,
     /// Extents held are `first..next`.
@@ -65,7 +65,7 @@ impl Claim {
 }
 
 /// What the resync says about writing to an extent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interlock {
     /// It does not mind.
     Free,
@@ -78,7 +78,7 @@ pub enum Interlock {
 }
 
 /// Why a claim has to wait. What it has got so far it keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wait {
     /// The resync works in the 16 MiB around; it was asked to make room.
     Resync {
@@ -94,7 +94,7 @@ pub enum Wait {
 }
 
 /// The outcome of [`ActivityLog::begin`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Begin {
     /// All extents are held and on stable storage.
     Ready,
@@ -107,7 +107,7 @@ pub enum Begin {
 }
 
 /// One exchange of a slot's extent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Update {
     /// Slot number.
     pub slot: u16,
@@ -120,12 +120,20 @@ pub struct Update {
 /// A transaction: the exchanges that the next commit makes valid. About 1 KiB: it is filled where
 /// it stays, and not passed around.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct Tx {
     number: u32,
     context_start: u32,
     durable: bool,
     len: usize,
     updates: [Update; al_block::UPDATES],
+}
+
+impl core::hash::Hash for Tx {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        (self.number, self.context_start, self.durable, self.len).hash(state);
+        self.updates().for_each(|update| update.hash(state));
+    }
 }
 
 impl Default for Tx {
@@ -177,6 +185,7 @@ impl Tx {
 
 /// The activity log of one device.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct ActivityLog<S> {
     lru: Lru<(), S>,
     number: u32,
@@ -185,6 +194,14 @@ pub struct ActivityLog<S> {
     in_flight: bool,
     suspended: bool,
     durable: bool,
+}
+
+impl<S: DerefMut<Target = [Slot]>> core::hash::Hash for ActivityLog<S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.lru.hash(state);
+        (self.number, self.context_start).hash(state);
+        (self.in_flight, self.suspended, self.durable).hash(state);
+    }
 }
 
 impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {

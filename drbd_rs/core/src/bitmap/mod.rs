@@ -28,7 +28,7 @@ pub const PAGE_BYTES: usize = 4096;
 pub const WORDS_PER_PAGE: u64 = 512;
 
 /// What is to be done about a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PageFlags(u8);
 
 impl PageFlags {
@@ -61,7 +61,7 @@ impl PageFlags {
 }
 
 /// An inclusive run of bits, never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BitSpan {
     /// First bit.
     pub first: BmBit,
@@ -129,7 +129,7 @@ impl BitSpan {
 }
 
 /// How much storage a bitmap takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Need {
     /// Words of 64 bits.
     pub words: u64,
@@ -150,11 +150,24 @@ impl Need {
 
 /// The bitmap of one device towards one peer.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct Bitmap<W, F> {
     words: W,
     flags: F,
     capacity: Sectors,
     weight: u64,
+}
+
+impl<W, F> core::hash::Hash for Bitmap<W, F>
+where
+    W: DerefMut<Target = [u64]>,
+    F: DerefMut<Target = [PageFlags]>,
+{
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        (*self.words).hash(state);
+        (*self.flags).hash(state);
+        self.capacity.hash(state);
+    }
 }
 
 impl<W, F> Bitmap<W, F>

@@ -24,7 +24,7 @@ const FLEX_MIN: u64 = 2048;
 const AL_BLOCKS_MAX: u32 = 4_194_304;
 
 /// Where the metadata is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Behind the data, on the same device.
     Internal,
@@ -47,7 +47,7 @@ impl Kind {
 }
 
 /// The sizes of the two devices; the same number twice for internal metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Devices {
     /// Capacity of the device with the data.
     pub backing: Sectors,
@@ -56,7 +56,7 @@ pub struct Devices {
 }
 
 /// How the blocks of the activity log's ring are spread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Striping {
     stripes: u32,
     stripe_blocks: u32,
@@ -123,7 +123,7 @@ impl Striping {
 }
 
 /// Why metadata is not used. The order is that of the checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Invalid {
     /// It could not be read.
     Io,
@@ -169,7 +169,7 @@ impl Invalid {
 }
 
 /// Why the devices are not attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unfit {
     /// Internal metadata on another device, or external on the same.
     Index,
@@ -195,7 +195,7 @@ impl Unfit {
 }
 
 /// Where everything is on the metadata device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// Where the metadata is.
     pub kind: Kind,

@@ -19,7 +19,7 @@ pub const MAGIC_08: u32 = 0x8374_026b;
 pub const MAGIC_84_UNCLEAN: u32 = 0x8374_026c;
 
 /// Flags of the superblock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags(pub u32);
 
 impl Flags {
@@ -71,7 +71,7 @@ impl Flags {
 }
 
 /// The fields of a superblock as they are on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Superblock {
     /// Size last agreed upon with the peer; 0 right after create-md.
     pub la_size: Sectors,
@@ -103,7 +103,7 @@ pub struct Superblock {
 }
 
 /// What the flags say about the data when a disk is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskAtAttach {
     /// Never completely synced.
     Inconsistent,

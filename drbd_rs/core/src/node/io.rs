@@ -35,12 +35,24 @@ pub struct VolIx(pub u16);
 pub struct PeerIx(pub u8);
 
 /// An application's I/O, as its owner names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppId(pub u32);
 
+impl core::hash::Hash for AppId {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        crate::key::name(crate::key::APP, u64::from(self.0), state);
+    }
+}
+
 /// A buffer of the owner's that holds data on its way between disk and peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufId(pub u32);
+
+impl core::hash::Hash for BufId {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        crate::key::name(crate::key::BUFFER, u64::from(self.0), state);
+    }
+}
 
 /// Names one local I/O until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,8 +63,14 @@ pub struct IoToken(pub u64);
 pub struct SendToken(pub u64);
 
 /// Names one request of an administrator until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpId(pub u32);
+
+impl core::hash::Hash for OpId {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        crate::key::name(crate::key::OPERATION, u64::from(self.0), state);
+    }
+}
 
 /// Names one call of the user-mode helper until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,7 +117,7 @@ pub struct IoFlags {
 }
 
 /// One application I/O.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppIo {
     /// The owner's handle.
     pub app: AppId,
@@ -137,7 +155,7 @@ pub enum Lost {
 }
 
 /// Something that happened.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub enum Input<'a> {
     /// Time has passed or internal work is left: see [`super::Resource::deadline`].
     Tick,
@@ -275,7 +293,7 @@ pub enum Examine {
 }
 
 /// What was found out about the content of a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Examined {
     /// Its digest.
     Digest(Digest),
@@ -592,7 +610,7 @@ pub trait Host {
 
 /// Whether a step left work behind.
 #[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Progress {
     /// Nothing to do before the next input or [`super::Resource::deadline`].
     Idle,
@@ -601,7 +619,7 @@ pub enum Progress {
 }
 
 /// What the receiver does with the bytes behind the fixed part of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PayloadPlan {
     /// There are none.
     None,
@@ -632,7 +650,7 @@ pub enum PayloadPlan {
 }
 
 /// What the receiver thread is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReceiverWish {
     /// Connect, or go on receiving.
     Run,

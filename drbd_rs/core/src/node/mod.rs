@@ -26,6 +26,7 @@ mod note;
 mod request;
 mod resync;
 
+use core::hash::Hash;
 use core::ops::DerefMut;
 
 pub use control::{admin, status, BackingLimits, OpenRefused};
@@ -57,7 +58,7 @@ pub trait Store: Sized + 'static {
 }
 
 /// What is done once something is durable or an activity has ended. Stored, compared, copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum After {
     /// Nothing.
     Nothing,
@@ -70,6 +71,7 @@ pub enum After {
 }
 
 /// A local disk with its metadata, from attach to the end of detach.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct Backing<S: Store> {
     /// What does not change often: configuration, placement, superblock. Owned by `control/`.
     pub(crate) disk: control::Disk,
@@ -83,8 +85,21 @@ pub struct Backing<S: Store> {
     pub(crate) meta_io: request::MetaIo,
 }
 
+crate::key::key! {
+    Backing<S: Store> { disk, al, bitmap, extents, meta_io }
+    names {}
+    not {}
+}
+
 /// The place of a volume's disk. It is large, and volumes are moved about on small stacks.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct BackingPlace<S: Store>(Option<S::Box<Backing<S>>>);
+
+impl<S: Store> Hash for BackingPlace<S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.as_ref().hash(state);
+    }
+}
 
 impl<S: Store> BackingPlace<S> {
     pub(crate) const EMPTY: Self = BackingPlace(None);
@@ -142,6 +157,8 @@ impl<S: Store> Backing<S> {
 
 /// What this node knows about one volume at one peer. Large, so it lives in storage of the owner's
 /// and not in the volume, which is moved about on small stacks.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct PeerDevice {
     /// The peer's view: UUIDs, sizes. Owned by `control/`.
     pub(crate) ctl: control::PeerDeviceControl,
@@ -196,7 +213,40 @@ pub struct Volume<S: Store> {
     pub(crate) peers: S::Vec<PeerDevice>,
 }
 
+impl<S: Store> Hash for Volume<S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        (self.minor, self.vnr, self.state, self.size).hash(state);
+        // The mark of the role is never looked at.
+        crate::uuid::name(self.ctl.ed_uuid).hash(state);
+        (&self.ctl, &self.io, &self.backing).hash(state);
+        (*self.peers).hash(state);
+    }
+}
+
+#[cfg(not(CONFIG_RUST))]
+impl<S: Store> Clone for Volume<S>
+where
+    request::VolumeIo<S>: Clone,
+    BackingPlace<S>: Clone,
+    S::Vec<PeerDevice>: Clone,
+{
+    fn clone(&self) -> Self {
+        Volume {
+            minor: self.minor,
+            vnr: self.vnr,
+            state: self.state,
+            size: self.size,
+            ctl: self.ctl.clone(),
+            io: self.io.clone(),
+            backing: self.backing.clone(),
+            peers: self.peers.clone(),
+        }
+    }
+}
+
 /// The connection to one peer. Large like [`PeerDevice`], and kept in the same way.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct Connection {
     /// Owned by `control/`.
     pub(crate) ctl: control::ConnectionControl,
@@ -232,8 +282,33 @@ pub struct Resource<S: Store> {
     pub(crate) io: request::ResourceIo<S>,
 }
 
+impl<S: Store> Hash for Resource<S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        (*self.volumes).hash(state);
+        (*self.conns).hash(state);
+        (&self.ctl, &self.io).hash(state);
+    }
+}
+
+#[cfg(not(CONFIG_RUST))]
+impl<S: Store> Clone for Resource<S>
+where
+    S::Vec<Option<Volume<S>>>: Clone,
+    S::Vec<Connection>: Clone,
+    request::ResourceIo<S>: Clone,
+{
+    fn clone(&self) -> Self {
+        Resource {
+            volumes: self.volumes.clone(),
+            conns: self.conns.clone(),
+            ctl: self.ctl.clone(),
+            io: self.io.clone(),
+        }
+    }
+}
+
 /// How the peer broke the protocol. The connection ends by `control::protocol_error`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// A range that is empty, unaligned, too long or outside the device.
     Range,

@@ -7,7 +7,7 @@ use super::types::State;
 use super::{conn::State as Conn, disk::State as Disk, role::Role};
 
 /// The best or the worst over all volumes, field by field; and what they have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Summary {
     /// Highest role, connection and disk states.
     pub highest: State,
@@ -71,7 +71,7 @@ pub fn highest_role(volumes: impl IntoIterator<Item = State>) -> Role {
 }
 
 /// What the worker does after a connection-wide change, in this order; events come first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConnectionEffects {
     /// Start the receiver thread.
     pub start_receiver: bool,

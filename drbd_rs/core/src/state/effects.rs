@@ -10,6 +10,7 @@
 //! By the time the worker runs, the state may have moved on. Where an effect depends on facts of
 //! that later moment its description says which; the functions at the end judge them.
 
+use super::meta_flags::log_counts;
 use super::types::State;
 use super::{conn::State as Conn, disk::State as Disk, role::Role};
 
@@ -156,7 +157,8 @@ effect_set! {
         DisklessPeerPromoted = 8,
         /// A peer without a disk became Secondary: write the bitmap. Only with a disk.
         DisklessPeerDemoted = 9,
-        /// Write the bitmap; only then may the superblock say Secondary. Only with a disk.
+        /// Write the bitmap; only then may the superblock say that the activity log does not count.
+        /// Only with a disk.
         Demoted = 10,
         /// Last step of an attach: send sizes, UUIDs and state.
         SendAttached = 11,
@@ -338,10 +340,7 @@ fn later_data(later: &mut LaterSet, old: State, new: State, apv: u32) {
         no_peer_disk && old.peer == Role::Primary && new.peer == Role::Secondary,
         Later::DisklessPeerDemoted,
     );
-    later.when(
-        old.role == Role::Primary && new.role == Role::Secondary,
-        Later::Demoted,
-    );
+    later.when(log_counts(old) && !log_counts(new), Later::Demoted);
     let enters = |state| old.disk != state && new.disk == state;
     later.when(enters(Disk::Failed), Later::DiskFailed);
     later.when(enters(Disk::Diskless), Later::WentDiskless);
@@ -435,7 +434,7 @@ pub fn lost_contact_to_peer_data(old: Disk, new: Disk) -> bool {
 }
 
 /// What to do with frozen requests before `susp_nod` is cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Thaw {
     /// Send them to the peer again.
     Resend,
@@ -464,7 +463,7 @@ pub fn thaw_no_data(
 }
 
 /// What to do about the UUIDs when the peer's copy starts to miss writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NewUuid {
     /// Nothing.
     No,
@@ -498,7 +497,7 @@ pub fn uuid_when_peer_data_lost(
 }
 
 /// The step after [`Later::StartFullSync`] set and wrote all bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FullBitmap {
     /// Request WFSyncUUID: the source will send the UUID.
     WaitForSyncUuid,

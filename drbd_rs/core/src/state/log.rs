@@ -9,7 +9,7 @@ use core::fmt::{self, Display, Formatter};
 use super::types::State;
 
 /// Which parts of a change a line shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parts {
     /// `role( … )`.
     pub role: bool,
@@ -65,7 +65,7 @@ impl Parts {
 }
 
 /// `role( Secondary -> Primary ) disk( … ) `: the parts that differ, a blank after each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Diff {
     /// Before.
     pub old: State,
@@ -126,7 +126,7 @@ impl Display for Diff {
 }
 
 /// ` state = { cs:… ro:…/… ds:…/… r----- }`: one of the two lines that follow a refusal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct StateLine {
     name: &'static str,
     state: State,

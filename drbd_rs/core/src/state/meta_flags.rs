@@ -35,15 +35,20 @@ const FROM_STATE: u32 = CONSISTENT
     | CRASHED_PRIMARY
     | AL_CLEAN;
 
+/// Whether blocks may differ from the peer's that only the activity log knows of: this node is
+/// Primary, or the peer is and has no disk but this one.
+pub fn log_counts(state: State) -> bool {
+    state.role.is_primary() || (state.pdsk < Disk::Inconsistent && state.peer.is_primary())
+}
+
 /// The flags in `state`; those that do not follow from it stay as in `flags`.
 ///
 /// `crashed_primary` is the flag in memory. `AL_CLEAN` goes with the first change of the state.
 pub fn recompute(state: State, flags: u32, crashed_primary: bool) -> u32 {
-    let peer_writes_here = state.pdsk < Disk::Inconsistent && state.peer.is_primary();
     let peer_is_old = state.pdsk >= Disk::Inconsistent && state.pdsk <= Disk::Outdated;
     [
         (state.disk > Disk::Inconsistent, CONSISTENT),
-        (state.role.is_primary() || peer_writes_here, PRIMARY_IND),
+        (log_counts(state), PRIMARY_IND),
         (state.conn > Conn::WFReportParams, CONNECTED_IND),
         (state.disk > Disk::Outdated, WAS_UP_TO_DATE),
         (peer_is_old, PEER_OUT_DATED),

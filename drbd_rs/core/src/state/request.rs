@@ -19,7 +19,7 @@ use super::types::{Context, State, StateChange};
 use super::{conn::State as Conn, disk::State as Disk};
 
 /// Who has to agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// This node decides.
     Local,
@@ -28,7 +28,7 @@ pub enum Scope {
 }
 
 /// What came back from the peer so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// Nothing.
     None,

@@ -37,7 +37,7 @@ impl Flags {
 }
 
 /// A change that may be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct New {
     /// The state to be entered. Equal to the old one if `code` came without a change.
     pub state: State,
@@ -51,7 +51,7 @@ pub struct New {
 }
 
 /// A change that must not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     /// Why.
     pub code: Ss,

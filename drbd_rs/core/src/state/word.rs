@@ -10,7 +10,7 @@ use super::types::{State, StateChange};
 use super::{conn, disk, role::Role};
 
 /// A state word, or a mask, with a number that DRBD 8.4 does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Malformed {
     /// Role 3.
     Role,
@@ -38,7 +38,7 @@ const USER_ISP: u32 = 1 << 20;
 const SUSP_NOD: u32 = 1 << 21;
 const SUSP_FEN: u32 = 1 << 22;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Field {
     shift: u32,
     ones: u8,

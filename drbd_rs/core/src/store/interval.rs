@@ -53,7 +53,7 @@ impl Default for Slot {
 }
 
 /// Why a range was not taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refused {
     /// The range has no sector.
     Empty,
@@ -65,11 +65,19 @@ pub enum Refused {
 
 /// A set of ranges, each with a key of the caller's, such as the index of a request.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct IntervalSet<S> {
     slots: S,
     root: u32,
     free: u32,
     len: u32,
+}
+
+impl<S: DerefMut<Target = [Slot]>> core::hash::Hash for IntervalSet<S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.iter().for_each(|item| item.hash(state));
+        self.len.hash(state);
+    }
 }
 
 impl<S: DerefMut<Target = [Slot]>> IntervalSet<S> {

@@ -21,7 +21,7 @@ use super::{at, usable, NIL};
 /// The label of a slot that carries none.
 pub const FREE: u32 = u32::MAX;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum List {
     Free,
     Unused,
@@ -30,7 +30,7 @@ enum List {
 }
 
 /// One slot and, beside it, one bucket of the hash table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Slot<P> {
     number: u32,
     new_number: u32,
@@ -99,7 +99,7 @@ impl<P: Default> Default for Slot<P> {
 }
 
 /// A slot that was got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Got {
     /// Index of the slot.
     pub ix: u32,
@@ -110,7 +110,7 @@ pub struct Got {
 }
 
 /// Why a slot was not got. No reference was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refused {
     /// All slots are in use; nobody gets anything, hits included, until a slot is put back.
     Starving,
@@ -139,7 +139,7 @@ pub struct Counters {
     pub changed: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Ends {
     first: u32,
     last: u32,
@@ -154,6 +154,7 @@ impl Ends {
 
 /// A set of as many labels as the storage has slots.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct Lru<P, S> {
     slots: S,
     free: Ends,
@@ -168,6 +169,19 @@ pub struct Lru<P, S> {
     starving: bool,
     counters: Counters,
     payload: PhantomData<P>,
+}
+
+impl<P: core::hash::Hash, S: DerefMut<Target = [Slot<P>]>> core::hash::Hash for Lru<P, S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        // Slots without a label are all alike; their number follows.
+        for (ix, slot) in (0u32..).zip(self.slots.iter()) {
+            if slot.number != FREE || slot.new_number != FREE {
+                (ix, slot).hash(state);
+            }
+        }
+        (self.unused, self.in_use, self.changing, self.used).hash(state);
+        (self.pending, self.dirty, self.locked, self.starving).hash(state);
+    }
 }
 
 impl<P: Copy + Default, S: DerefMut<Target = [Slot<P>]>> Lru<P, S> {

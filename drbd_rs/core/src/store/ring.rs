@@ -11,11 +11,19 @@ use super::{at, usable};
 
 /// A queue of at most as many `T` as the storage has slots; a slot is an `Option`.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct Ring<T, S> {
     slots: S,
     head: u32,
     len: u32,
     items: PhantomData<T>,
+}
+
+impl<T: core::hash::Hash, S: DerefMut<Target = [Option<T>]>> core::hash::Hash for Ring<T, S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.iter().for_each(|item| item.hash(state));
+        self.len.hash(state);
+    }
 }
 
 impl<T, S: DerefMut<Target = [Option<T>]>> Ring<T, S> {

@@ -12,7 +12,7 @@ use core::ops::DerefMut;
 use super::{at, usable, NIL};
 
 /// The name of an object in a [`Slab`]: its slot and the generation of that slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id {
     /// Index of the slot.
     pub ix: u32,
@@ -20,7 +20,13 @@ pub struct Id {
     pub gen: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
+crate::key::key! {
+    Id { ix }
+    names {}
+    not { gen }
+}
+
+#[derive(Clone, Copy, Debug, Hash)]
 enum Content<T> {
     Free { next: u32 },
     Filled(T),
@@ -49,11 +55,19 @@ impl<T> Default for Slot<T> {
 
 /// A table of at most as many `T` as the storage `S` has slots.
 #[derive(Debug)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct Slab<T, S> {
     slots: S,
     free: u32,
     len: u32,
     items: PhantomData<T>,
+}
+
+impl<T: core::hash::Hash, S: DerefMut<Target = [Slot<T>]>> core::hash::Hash for Slab<T, S> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.iter().for_each(|item| item.hash(state));
+        self.len.hash(state);
+    }
 }
 
 impl<T, S: DerefMut<Target = [Slot<T>]>> Slab<T, S> {

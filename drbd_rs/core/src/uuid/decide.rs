@@ -15,7 +15,7 @@ const NEEDED_APV: u32 = 101;
 const NEEDED_FEATURE: u32 = 4;
 
 /// What one node brings along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     /// Its UUIDs.
     pub uuids: UuidSet,
@@ -38,7 +38,7 @@ impl Node {
 }
 
 /// What the connection adds to the comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DecideContext {
     /// The agreed protocol version.
     pub apv: u32,
@@ -105,7 +105,7 @@ impl Verdict {
 pub struct Rule(pub u16);
 
 /// What [`decide`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Decision {
     /// What follows.
     pub verdict: Verdict,

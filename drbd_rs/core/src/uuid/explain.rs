@@ -11,7 +11,7 @@ use super::handshake::{DryRun, Outcome, RefusedBecause, Sync};
 use crate::state::conn::State as Conn;
 
 /// Four sentences about a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Explanation {
     /// Which UUIDs were found equal, or not.
     pub compared: &'static str,

@@ -19,7 +19,7 @@ use super::{flags, UuidSet};
 use crate::state::{conn, disk::State as Disk, Role};
 
 /// This node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Local {
     /// UUIDs on the disk.
     pub uuids: UuidSet,
@@ -38,7 +38,7 @@ pub struct Local {
 }
 
 /// The peer, as `P_UUIDS` and `P_STATE` describe it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Remote {
     /// UUIDs.
     pub uuids: UuidSet,
@@ -79,7 +79,7 @@ impl RrConflict {
 }
 
 /// Configuration and connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandshakeContext {
     /// What the comparison needs.
     pub decide: DecideContext,
@@ -138,7 +138,7 @@ impl Helper {
 }
 
 /// Helpers to run, in their order, before the outcome is acted on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HelperSet(u8);
 
 impl HelperSet {
@@ -158,7 +158,7 @@ impl HelperSet {
 }
 
 /// What to tell the administrator on the way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Notes {
     /// The disk states decided on the direction.
     pub by_disk_states: bool,
@@ -179,7 +179,7 @@ pub struct Notes {
 }
 
 /// The resync that both nodes will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sync {
     /// Next state of the connection: Connected, WFBitMapS or WFBitMapT.
     pub conn: conn::State,
@@ -188,7 +188,7 @@ pub struct Sync {
 }
 
 /// What a dry run found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DryRun {
     /// No resync.
     Connected,
@@ -205,7 +205,7 @@ pub enum DryRun {
 }
 
 /// Why there is no connection, or no disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusedBecause {
     /// The copies never had anything in common.
     UnrelatedData,
@@ -229,7 +229,7 @@ pub enum RefusedBecause {
 }
 
 /// The end of the handshake, or a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Go on.
     Go(Sync),
@@ -242,7 +242,7 @@ pub enum Outcome {
 }
 
 /// What the handshake came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handshake {
     /// The comparison of the UUIDs. Its corrections apply whatever the outcome.
     pub decision: Decision,
@@ -255,7 +255,7 @@ pub struct Handshake {
 }
 
 /// A direction and an extent: what is left once there is no doubt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Plan {
     None,
     Source {

@@ -7,7 +7,7 @@
 //! before anything is told to the peer, for the others soon. Whenever `current` changes, the UUID
 //! of the data in use (`ed_uuid`) becomes the same value.
 
-use super::{flags, UuidSet, JUST_CREATED, NEW_BITMAP_OFFSET};
+use super::{flags, name, UuidSet, JUST_CREATED, NEW_BITMAP_OFFSET};
 
 /// `uuid` with the mark of the role in bit 0.
 const fn marked(uuid: u64, primary: bool) -> u64 {
@@ -72,12 +72,22 @@ impl UuidSet {
     }
 
     /// This node becomes the source of a resync. Returns what `P_SYNC_UUID` carries.
-    pub fn begin_sync_source(&mut self, random: u64) -> u64 {
+    ///
+    /// `target` is the current UUID of the peer's copy. Until the peer has stored the new one it
+    /// may come back with that, so it stays in the history if it is there: the other one goes. The
+    /// C driver forgets the oldest whatever it is, and then calls the copies unrelated.
+    pub fn begin_sync_source(&mut self, random: u64, target: u64) -> u64 {
         let uuid = match self.bitmap {
             0 | JUST_CREATED => random,
             old => old.wrapping_add(NEW_BITMAP_OFFSET),
         };
+        let [_, oldest] = self.history;
         self.replace_bitmap(uuid);
+        let known = |uuid: &u64| name(*uuid) == name(target);
+        if target != 0 && known(&oldest) && !self.history.iter().any(known) {
+            let [younger, _] = self.history;
+            self.history = [younger, oldest];
+        }
         uuid
     }
 
@@ -184,23 +194,42 @@ mod tests {
     #[test]
     fn a_source_derives_the_name_of_the_resync() {
         let mut s = SET;
-        assert_eq!(s.begin_sync_source(9), 0x20 + NEW_BITMAP_OFFSET);
+        assert_eq!(s.begin_sync_source(9, 0x20), 0x20 + NEW_BITMAP_OFFSET);
         assert_eq!(s, set(0x10, 0x20 + NEW_BITMAP_OFFSET, [0x20, 0x30]));
         let mut s = set(0x10, 0, [1, 2]);
-        assert_eq!(s.begin_sync_source(9), 9);
+        assert_eq!(s.begin_sync_source(9, 0x10), 9);
         assert_eq!(s, set(0x10, 9, [1, 2]));
         let mut s = set(0x10, JUST_CREATED, [1, 2]);
-        assert_eq!(s.begin_sync_source(9), 9);
+        assert_eq!(s.begin_sync_source(9, JUST_CREATED), 9);
         assert_eq!(s, set(0x10, 9, [JUST_CREATED, 1]));
         let mut s = set(0x10, u64::MAX, [1, 2]);
-        assert_eq!(s.begin_sync_source(9), NEW_BITMAP_OFFSET - 1);
+        assert_eq!(s.begin_sync_source(9, u64::MAX), NEW_BITMAP_OFFSET - 1);
+    }
+
+    /// However often the target does not hear of a full sync, it is known.
+    #[test]
+    fn a_target_that_is_two_generations_behind_stays_known() {
+        let mut s = SET;
+        for nth in 1..4 {
+            let uuid = 0x20 + nth * NEW_BITMAP_OFFSET;
+            assert_eq!(s.begin_sync_source(9, 0x41), uuid);
+            assert_eq!(s, set(0x10, uuid, [uuid - NEW_BITMAP_OFFSET, 0x40]));
+        }
+        // It is the younger one: nothing to do but to push.
+        let mut s = SET;
+        s.begin_sync_source(9, 0x31);
+        assert_eq!(s.history, [0x20, 0x30]);
+        // Fresh meta data have no name to keep.
+        let mut s = set(0x10, 0x20, [0x30, 0]);
+        s.begin_sync_source(9, 0);
+        assert_eq!(s.history, [0x20, 0x30]);
     }
 
     #[test]
     fn a_resync_makes_both_sets_equal() {
         let mut source = SET;
         let mut target = set(0x20, 0, [0x30, 0x40]);
-        let uuid = source.begin_sync_source(0);
+        let uuid = source.begin_sync_source(0, target.current);
         target.sync_uuid_received(uuid, false);
         assert_eq!(target, set(uuid, 0, [0x30, 0x40]));
         let sent_at_connect = SET;

@@ -71,7 +71,7 @@ impl AfterSb {
 }
 
 /// The three policies, by the number of Primaries when the split brain is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Policies {
     /// `after-sb-0pri`.
     pub none: AfterSb,
@@ -82,14 +82,14 @@ pub struct Policies {
 }
 
 /// Who gives its changes up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Loser {
     This,
     Peer,
 }
 
 /// What the policies look at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Facts {
     pub role: Role,
     pub peer_role: Role,
@@ -103,7 +103,7 @@ pub(super) struct Facts {
 }
 
 /// What a policy says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Judgement {
     /// Who loses; `None`: nobody is to lose by itself.
     pub loser: Option<Loser>,

@@ -55,7 +55,7 @@ packet! {
 }
 
 /// What online verify found out about a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OvVerdict {
     /// Both nodes have the same data.
     InSync,
@@ -64,7 +64,7 @@ pub enum OvVerdict {
 }
 
 /// The source of a verify tells the target what it found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OvResult {
     /// Where the block lies.
     pub sector: Sector,

@@ -39,7 +39,7 @@ pub trait BitSink {
 }
 
 /// Counts packets and bytes, headers included, as the C driver logs them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stats {
     /// Plain packets.
     pub plain_packets: u32,
@@ -59,7 +59,7 @@ impl Stats {
 }
 
 /// Where a transfer of a bitmap stands; the same for both directions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Cursor {
     bits: u64,
     bit: u64,
@@ -151,14 +151,14 @@ impl Cursor {
 }
 
 /// The sender's place in a transfer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct SendCursor {
     at: Cursor,
     rle: bool,
 }
 
 /// What [`SendCursor::encode_chunk`] wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Chunk {
     /// The payload of a BITMAP packet: this many words of 8 bytes. It must be sent even if there
     /// are none: an empty packet ends the transfer.
@@ -298,7 +298,7 @@ fn encode_runs(
 }
 
 /// Whether a transfer goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Progress {
     /// More packets must come; until then no packet of another kind may.
     More,
@@ -307,7 +307,7 @@ pub enum Progress {
 }
 
 /// The receiver's place in a transfer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct ReceiveCursor {
     at: Cursor,
 }
@@ -423,7 +423,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// A bitmap that is a list of truths.
-    #[derive(Clone, Debug, PartialEq)]
+    #[derive(Clone, Debug, PartialEq, Hash)]
     struct Naive(Vec<bool>);
 
     impl BitSource for Naive {

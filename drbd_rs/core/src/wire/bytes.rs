@@ -14,8 +14,14 @@ impl BlockId {
 }
 
 /// Names an epoch on its sender; the peer only echoes it. Kept in the sender's byte order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BarrierNr(pub u32);
+
+impl core::hash::Hash for BarrierNr {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        crate::key::name(crate::key::EPOCH, u64::from(self.0), state);
+    }
+}
 
 /// Most bytes in the name of an algorithm or in the shared secret, its NUL included.
 const NAME_SIZE: usize = 64;
@@ -25,6 +31,12 @@ const NAME_SIZE: usize = 64;
 pub struct Name64 {
     bytes: [u8; NAME_SIZE],
     len: u8,
+}
+
+crate::key::key! {
+    Name64 { bytes }
+    names {}
+    not { len }
 }
 
 impl Name64 {

@@ -8,7 +8,7 @@
 use super::{feature, Malformed};
 
 /// Where a packet may arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Socket {
     /// On the data socket of an established connection.
     Data,
@@ -25,7 +25,7 @@ pub enum Socket {
 }
 
 /// How the bytes behind a header are divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Split {
     /// Bytes of the packet itself: what [`super::Packet::decode`] wants. At most 148.
     pub body: u32,
@@ -34,7 +34,7 @@ pub struct Split {
 }
 
 /// How long the packet of a kind may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Shape {
     socket: Socket,
     fixed: u32,

@@ -46,7 +46,7 @@ pub mod conn_flag {
 }
 
 /// The settings of the connection: PROTOCOL and PROTOCOL_UPDATE.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Protocol {
     /// 1, 2, 3 for A, B, C.
     pub protocol: u32,
@@ -119,7 +119,7 @@ pub const DIGEST_MAX: usize = 64;
 macro_rules! blob {
     ($(#[$meta:meta])* $name:ident, $min:expr, $max:expr) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub struct $name {
             bytes: [u8; $max],
             len: u8,

@@ -60,7 +60,7 @@ packet! {
 }
 
 /// Which header a packet gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderKind {
     /// 8 bytes, length of 16 bits.
     H80,
@@ -132,7 +132,7 @@ impl HeaderKind {
 }
 
 /// A header that arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
     /// The volume; 0 for packets of the connection and before version 100.
     pub volume: Vnr,

@@ -86,7 +86,7 @@ macro_rules! packet {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         $vis struct $name {
             $( $(#[$fmeta])* pub $field: $value, )+
         }

@@ -55,7 +55,7 @@ pub mod feature {
 }
 
 /// The peer sent bytes that the protocol does not allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Malformed {
     /// The header has none of the known magic numbers.
     Magic,

@@ -15,7 +15,7 @@ use super::{
 use crate::units::{saturate_u32, widen, Vnr};
 
 /// A packet; what each is for stands at [`Command`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Packet {
     /// See [`Command::InitialData`].
     InitialData,

@@ -86,7 +86,7 @@ pub mod dds_flag {
 }
 
 /// How large the sender's disk is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sizes {
     /// Sectors of the backing device; 0 without one.
     pub d_size: u64,

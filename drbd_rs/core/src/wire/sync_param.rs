@@ -30,7 +30,7 @@ packet! {
 }
 
 /// Resync settings of the sender. What a version does not have is zero or empty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SyncParam {
     /// Resync rate in KiB/s.
     pub resync_rate: u32,

@@ -38,7 +38,7 @@ const LEVELS: [Level; 10] = [
 ];
 
 /// A code word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Code {
     /// The bits, first one least significant.
     pub value: u64,
@@ -162,7 +162,7 @@ pub struct RunReader<'a> {
 }
 
 /// What [`RunReader::next_run`] came upon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Run {
     /// A run of this many equal bits; at least 1.
     Of(u64),

@@ -31,7 +31,7 @@ const DEPTH: usize = 8;
 pub(super) const ROOM: usize = 12;
 
 /// A change and how far its effects are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Item {
     old: State,
     new: State,
@@ -51,7 +51,7 @@ struct Item {
 }
 
 /// Changes whose effects are outstanding, oldest first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Queue {
     items: [Option<Item>; DEPTH],
 }
@@ -123,8 +123,22 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Whether the activity log ceases to count once more after the change that is at work.
+    fn demotes_again(&self) -> bool {
+        let mut since = self.items.iter().flatten().skip(1);
+        since.any(|i| i.later.contains(Later::Demoted))
+    }
+
+    /// Whether the connection ended after the change that is at work.
+    fn was_cut(&self) -> bool {
+        let mut since = self.items.iter().flatten().skip(1);
+        since.any(|i| i.new.conn < Conn::Connected)
+    }
+}
+
 /// Effects of connection-wide changes that are outstanding.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct ConnectionQueue(ConnectionEffects);
 
 impl ConnectionQueue {
@@ -274,11 +288,11 @@ impl<S: Store> Resource<S> {
             Later::SendStatePause
             | Later::SendStateConnected
             | Later::SendStateInconsistent
-            | Later::SendStateSyncDone
             | Later::SendStateVerifyDone => {
                 self.send_state(vol, item.new, h);
                 Done::Yes
             }
+            Later::SendStateSyncDone => self.later_sync_done(vol, item, h),
             // Sent at once, before the first announcement.
             Later::SendStateAhead => Done::Yes,
             Later::PauseDependants
@@ -318,8 +332,9 @@ impl<S: Store> Resource<S> {
         Done::Yes
     }
 
-    /// From now on the activity log does not count: what it stands for has to be in the bitmap on
-    /// disk first. The C driver leaves that out while there is a resync.
+    /// From now on the activity log does not count, as this node is no longer Primary, or the peer
+    /// that was without a disk is gone: what it stands for has to be in the bitmap on disk first.
+    /// The C driver leaves that out while there is a resync, and in the second case always.
     fn later_demoted(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 0 && self.state(vol).disk >= Disk::Inconsistent {
             let again = After::Control(Next::AfterChange { vol });
@@ -327,7 +342,8 @@ impl<S: Store> Resource<S> {
             return Done::WaitsThen(1);
         }
         if let Some(v) = self.vol_mut(vol) {
-            v.ctl.demoting = false;
+            // Bits that were set since are written for the next one.
+            v.ctl.demoting = v.ctl.after.demotes_again();
         }
         self.recompute_md_flags(vol, h);
         Done::Yes
@@ -422,9 +438,28 @@ impl<S: Store> Resource<S> {
         Done::Yes
     }
 
+    /// The source forgets what the target lacked as soon as it hears of the end: that has to be on
+    /// the target's disk by then. Should it lose its power it would come back as it was before the
+    /// resync, and need a full one.
+    fn later_sync_done(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        if item.step == 0 {
+            self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
+            return Done::WaitsThen(1);
+        }
+        // Another connection begins with other words.
+        if self.vol(vol).is_some_and(|v| !v.ctl.after.was_cut()) {
+            self.send_state(vol, item.new, h);
+        }
+        Done::Yes
+    }
+
     fn later_new_uuid(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 1 {
             self.send_uuids(vol, 0, h);
+            return Done::Yes;
+        }
+        let asked = self.vol(vol).is_some_and(|v| v.ctl.peer_detaches);
+        if asked && !item.new.role.is_primary() {
             return Done::Yes;
         }
         let bitmap = self.disk(vol).map_or(0, |d| d.uuids.bitmap);

@@ -22,7 +22,7 @@ use super::super::{Resource, Store, PEER};
 use super::Suspended;
 
 /// How a change is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Flags {
     /// It has happened: only the hard rules apply.
     pub(crate) hard: bool,
@@ -266,7 +266,7 @@ impl<S: Store> Resource<S> {
             v.state.susp_fen = susp.fencing;
         }
         if let Some(v) = self.vol_mut(vol) {
-            v.ctl.demoting |= old.role.is_primary() && !new.state.role.is_primary();
+            v.ctl.demoting |= meta_flags::log_counts(old) && !meta_flags::log_counts(new.state);
             v.state = new.state;
             v.ctl.after.push(old, new.state, new.warning, parts, apv);
         }

@@ -22,7 +22,7 @@ use super::{admin, Agreed, Flags, Next, Phase, StateChange};
 const GUESSED_APV: u32 = 80;
 
 /// How far the clean-up after a lost connection is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Quieting {
     /// Volumes before this one have begun to clean up.
     cursor: u16,

@@ -26,7 +26,7 @@ use super::recv_uuids::differs;
 use super::{Flags, Next, StateChange};
 
 /// What kind of local I/O failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum IoErrorKind {
     /// A read of data.
     Read,
@@ -39,7 +39,7 @@ pub(crate) enum IoErrorKind {
 }
 
 /// What the block layer says about the backing device. Sizes in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BackingLimits {
     /// Largest request.
     pub max_bio: u32,
@@ -96,8 +96,17 @@ pub struct Disk {
     pub(crate) decided: Option<(DiskState, DiskState)>,
 }
 
+crate::key::key! {
+    Disk {
+        layout, devices, uuids, flags, device_uuid, la_size, al_extents, la_peer_max_bio,
+        limits, moving, known, decided
+    }
+    names {}
+    not { conf }
+}
+
 /// How far the way out is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum LastWords {
     /// It has not begun.
     #[default]

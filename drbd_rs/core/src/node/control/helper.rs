@@ -21,7 +21,7 @@ pub(super) const CALLS: usize = 16;
 const NOT_RUN: u8 = 255;
 
 /// A helper that somebody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct HelperCall {
     id: u32,
     command: HelperCommand,
@@ -30,7 +30,7 @@ pub(crate) struct HelperCall {
 }
 
 /// A fence-peer call under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Fence {
     /// Reconnects before the call; another one since then makes the result worthless.
     connects: u32,

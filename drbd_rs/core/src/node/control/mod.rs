@@ -49,7 +49,7 @@ use crate::wire::{Name64, QueueLimits, Uuids};
 use super::io::{OpId, PeerIx, VolIx};
 
 /// Where the control part goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
     /// The request part has settled everything that the lost connection left behind.
     RequestsQuiet {
@@ -105,7 +105,7 @@ pub enum Next {
 }
 
 /// What both sides agreed on before the handshake of the machine began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Agreed {
     /// Protocol version, 86 to 101.
     pub(crate) apv: u32,
@@ -123,7 +123,7 @@ pub(crate) struct Agreed {
 ///   │                 └───────────────(Unconnected)──────────────────────────────────┤
 ///   └─ReceiverGone─ Exiting ◀─────────(Disconnecting → StandAlone)───────────────────┘
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// No receiver thread.
     #[default]
@@ -141,7 +141,7 @@ pub(crate) enum Phase {
 }
 
 /// Suspension of I/O, for the whole resource.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Suspended {
     /// By `suspend-io`.
     pub(crate) user: bool,
@@ -152,6 +152,7 @@ pub(crate) struct Suspended {
 }
 
 /// What `control/` keeps about a resource.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct ResourceControl {
     /// Options of the resource.
     pub(crate) opts: ResourceOpts,
@@ -169,7 +170,14 @@ pub(crate) struct ResourceControl {
     pub(crate) stirred: bool,
 }
 
+crate::key::key! {
+    ResourceControl { susp, op, helpers, helper_code, stirred }
+    names {}
+    not { opts, next_helper }
+}
+
 /// What `control/` keeps about a connection.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct ConnectionControl {
     /// The configuration; `None` while never configured, and after `disconnect`.
     pub(crate) conf: Option<NetConf>,
@@ -212,7 +220,17 @@ pub(crate) struct ConnectionControl {
     pub(crate) after: after_change::ConnectionQueue,
 }
 
+crate::key::key! {
+    ConnectionControl {
+        cstate, phase, agreed, last_apv, greeting, greeting_waits, params_due, ping, state_sent,
+        discard_my_data, dry_run, request, replies_due, fence, after
+    }
+    names {}
+    not { conf, peer_integrity, last_reconnect, connect_count }
+}
+
 /// What `control/` keeps about a volume.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct VolumeControl {
     /// UUID of the data that applications have seen (exposed data).
     pub(crate) ed_uuid: u64,
@@ -245,9 +263,14 @@ pub(crate) struct VolumeControl {
     pub(crate) was_read_error: bool,
     /// Local I/O is aborted, not waited for (FORCE_DETACH).
     pub(crate) force_detach: bool,
-    /// It was Primary a moment ago, and its bitmap is not yet on disk: until then the superblock
-    /// says Primary, so that the activity log counts should it crash.
+    /// The activity log counted a moment ago (`meta_flags::log_counts`), and the bitmap is not yet
+    /// on disk: until then the superblock says that it counts, should this node crash.
     pub(crate) demoting: bool,
+    /// The peer asked whether it may detach and was told yes; it has not said that it did. If it
+    /// is Primary a generation of data begins when it does, or with its first write. The C driver
+    /// begins it with the question, and keeps it if the peer then keeps its disk: two generations,
+    /// and a split brain that is none.
+    pub(crate) peer_detaches: bool,
     /// The peer, if there is one, was told that the disk failed.
     pub(crate) failure_sent: bool,
     /// So it was, the helper too, and the superblock is written.
@@ -275,7 +298,20 @@ pub(crate) struct VolumeControl {
     pub(crate) after: after_change::Queue,
 }
 
+crate::key::key! {
+    VolumeControl {
+        opened, new_current_uuid, frozen_lost, crashed_primary, consider_resync,
+        resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
+        was_read_error, force_detach, demoting, peer_detaches, failure_sent, failure_told,
+        last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest, after
+    }
+    names {}
+    not { ed_uuid, told_bits, attached_at, resize_turn }
+}
+
 /// What `control/` keeps about one volume at one peer.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct PeerDeviceControl {
     /// The peer's UUIDS packet.
     pub(crate) uuids: Option<Uuids>,
@@ -353,6 +389,7 @@ impl VolumeControl {
             was_read_error: false,
             force_detach: false,
             demoting: false,
+            peer_detaches: false,
             failure_sent: false,
             failure_told: false,
             last_words: disk::LastWords::None,

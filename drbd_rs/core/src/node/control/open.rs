@@ -8,7 +8,7 @@ use super::super::io::VolIx;
 use super::super::{Resource, Store};
 
 /// Why the block device cannot be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpenRefused {
     /// There is no such volume, or it is being deleted.
     NoVolume,

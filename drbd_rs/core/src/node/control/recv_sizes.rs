@@ -17,7 +17,7 @@ use super::size::{Determined, Plan, Unsized};
 use super::{Flags, Next, StateChange};
 
 /// What is left to do about a SIZES packet once the device has its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SizesRest {
     c_size: Sectors,
     dds_flags: u16,

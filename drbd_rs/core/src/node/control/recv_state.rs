@@ -10,7 +10,7 @@ use crate::state::disk::State as Disk;
 use crate::state::{Ss, State};
 use crate::uuid::{
     first_line, handshake, AfterSb, DecideContext, DryRun, Handshake, HandshakeContext, Helper,
-    Local, Outcome, Policies, RefusedBecause, Remote, RrConflict,
+    Local, Outcome, Policies, RefusedBecause, Remote, RrConflict, Rule,
 };
 use crate::wire;
 
@@ -22,7 +22,7 @@ use super::recv_uuids::{set_of, store_set};
 use super::{Flags, Next, StateChange};
 
 /// What is being written before the peer's word is acted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Prepares {
     /// All bits, for a full sync.
     FullSync {
@@ -36,7 +36,7 @@ pub(crate) enum Prepares {
 }
 
 /// What the handshake decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Decided {
     /// Not asked, or nothing to wait for.
     Conn(Conn),
@@ -263,6 +263,7 @@ impl<S: Store> Resource<S> {
             return;
         }
         let ns = self.state(vol);
+        self.peer_detached(vol, os, h);
         if os.conn > Conn::WFReportParams
             && ns.conn > Conn::Connected
             && peer.conn <= Conn::Connected
@@ -280,6 +281,16 @@ impl<S: Store> Resource<S> {
         }
         if self.md_is_dirty(vol) {
             self.md_sync(vol, After::Nothing, h);
+        }
+    }
+
+    /// A peer that was allowed to detach says what became of it.
+    fn peer_detached(&mut self, vol: VolIx, old: State, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let asked = core::mem::take(&mut v.ctl.peer_detaches);
+        let gone = v.state.pdsk < Disk::Inconsistent && v.state.conn >= Conn::Connected;
+        if asked && gone && old.conn >= Conn::Connected {
+            self.begin_generation(vol, h);
         }
     }
 
@@ -334,7 +345,13 @@ impl<S: Store> Resource<S> {
             result = handshake(&own, &remote, &ctx);
         }
         self.log_rule(vol, &result, h);
-        if let Some(fix) = result.decision.own_fix {
+        // A peer that attaches gets the own UUIDs only now. By corrected ones it would conclude that
+        // nothing is to be done, whatever was written here since; by these it does what follows here.
+        // The C driver corrects them, and then waits in WFBitMapS.
+        let attaches = peer.disk == Disk::Negotiating && self.state(vol).conn >= Conn::Connected;
+        let missed_end = result.decision.rule == Rule(34);
+        let own_fix = result.decision.own_fix;
+        if let Some(fix) = own_fix.filter(|_| !(attaches && missed_end)) {
             self.change_uuids(vol, "corrected UUIDs to", h, |set, _| *set = fix);
         }
         if let Some(fix) = result.decision.peer_fix {

@@ -118,8 +118,10 @@ impl<S: Store> Resource<S> {
     /// caller makes it durable before it tells the peer.
     pub(crate) fn uuid_begin_sync_source(&mut self, vol: VolIx, h: &mut impl Host) -> Option<u64> {
         let random = h.random();
+        let peer = self.vol(vol)?.peers.first().and_then(|p| p.ctl.uuids);
+        let target = peer.map_or(0, |u| u.current);
         let d = self.disk_mut(vol)?;
-        let uuid = d.uuids.begin_sync_source(random);
+        let uuid = d.uuids.begin_sync_source(random, target);
         let uuids = d.uuids;
         let note = Note::UuidsNow {
             why: "updated sync uuid",

@@ -31,7 +31,7 @@ use super::super::{After, Resource, Store};
 use super::{IoErrorKind, Next};
 
 /// A change of size under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Resize {
     step: Step,
     /// Which of the continuations is awaited; older ones mean nothing.
@@ -52,7 +52,7 @@ pub(crate) struct Resize {
     then: After,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Gate,
     Hold,
@@ -63,7 +63,7 @@ enum Step {
 }
 
 /// How the size is to be determined.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Plan {
     /// The peer is assumed to have room (`DDSF_FORCED`).
     pub(super) forced: bool,
@@ -96,7 +96,7 @@ impl Plan {
 }
 
 /// Why a size is not taken. Nothing has changed then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Unsized {
     /// There is no memory, or no room on disk, for the bitmap of that size.
     Bitmap,
@@ -107,7 +107,7 @@ pub(super) enum Unsized {
 }
 
 /// What determining the size came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Determined {
     /// Nothing had to be written.
     Unchanged,

@@ -6,6 +6,7 @@
 //! connection that breaks ends the wait. Then the change is made, on the state of that moment.
 
 use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
 use crate::state::request::{
     check_connection, connection_scope, plan, wait, wait_connection, Reply, Scope,
 };
@@ -18,7 +19,7 @@ use super::super::{Resource, Store, Violation, PEER};
 use super::{Flags, StateChange};
 
 /// A request to the peer that waits for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClusterRequest {
     /// Of one volume; `None`: of the connection.
     vol: Option<VolIx>,
@@ -30,7 +31,7 @@ pub(crate) struct ClusterRequest {
 }
 
 /// How far a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Asked {
     /// Decided.
     Done(Ss),
@@ -228,6 +229,7 @@ impl<S: Store> Resource<S> {
         let agreed = self.agreed(peer);
         let arbiter = agreed.is_some_and(|a| a.arbiter);
         let whole = change.conn.is_some_and(|conn| conn < Conn::Connected);
+        let detaches = change.pdsk == Some(Disk::Failed);
         if whole && agreed.is_some_and(|a| a.apv < 100) {
             // There is no other packet for it.
             return self.recv_conn_state_req(peer, req, h);
@@ -237,8 +239,10 @@ impl<S: Store> Resource<S> {
         } else if whole {
             // One volume can not leave the connection that the others are in.
             Ss::NotSupported
+        } else if detaches && self.outdates_itself() {
+            Ss::ConcurrentStChg
         } else {
-            self.change_state(vol, change, Flags::VERBOSE, h)
+            self.change_of_peer(vol, change, detaches, h)
         };
         let packet = Packet::StateChgReply(ReqReply {
             retcode: code.number(),
@@ -246,6 +250,31 @@ impl<S: Store> Resource<S> {
         let vnr = self.vnr(vol);
         self.send_plain(peer, Sock::Meta, vnr, packet, h);
         Ok(())
+    }
+
+    /// The peer may change one volume, unless a rule is against it.
+    fn change_of_peer(
+        &mut self,
+        vol: VolIx,
+        change: StateChange,
+        detaches: bool,
+        h: &mut impl Host,
+    ) -> Ss {
+        if let Some(v) = self.vol_mut(vol).filter(|_| detaches) {
+            v.ctl.peer_detaches = true;
+        }
+        let code = self.change_state(vol, change, Flags::VERBOSE, h);
+        if let Some(v) = self.vol_mut(vol).filter(|_| code.is_refusal()) {
+            v.ctl.peer_detaches &= !detaches;
+        }
+        code
+    }
+
+    /// The peer is being asked whether this node may outdate itself and leave. Should the answer be
+    /// lost it will: a Primary must not come to depend on its disk meanwhile.
+    fn outdates_itself(&self) -> bool {
+        let request = self.conn(PEER).and_then(|c| c.ctl.request);
+        request.is_some_and(|r| r.vol.is_none() && r.change.disk == Some(Disk::Outdated))
     }
 
     /// The peer asks for a change of the connection.

@@ -36,6 +36,19 @@ pub(crate) struct Ping {
     stalls: u32,
 }
 
+impl core::hash::Hash for Ping {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.due.hash(state);
+        self.sent.wrapping_sub(self.answered).hash(state);
+        for (number, after) in self.waiters {
+            if after != After::Nothing {
+                (number.wrapping_sub(self.answered), after).hash(state);
+            }
+        }
+        self.stalls.hash(state);
+    }
+}
+
 impl Ping {
     /// Nothing sent, nobody waits.
     pub(crate) const fn new() -> Ping {

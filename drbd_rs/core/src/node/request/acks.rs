@@ -16,7 +16,7 @@ use crate::units::SectorRange;
 use crate::wire::{BlockAck, Data, Packet};
 
 /// What a positive acknowledgement says.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Ack {
     Received,
     Written,
@@ -115,6 +115,11 @@ impl<S: Store> Resource<S> {
     ) -> Result<(), Violation> {
         self.see_seq(vol, ack.seq_num);
         if let Some(id) = self.acked_write(vol, &ack) {
+            // At once, not with the end of the epoch: as soon as the application is told, a bitmap
+            // may be sent. The C driver marks it later.
+            if let Some(range) = self.io.requests.get(id).map(|r| r.io.range) {
+                self.set_out_of_sync(vol, range, h);
+            }
             self.net_answer(id, Answer::Refused);
             self.settle(id, h);
             return Ok(());

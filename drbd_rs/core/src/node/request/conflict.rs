@@ -48,7 +48,7 @@ pub(super) enum Turn {
 }
 
 /// The peer's write at the head of the queue waits; a wait without an end is not noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Patience {
     id: Id,
     for_acks: bool,

@@ -27,6 +27,22 @@ pub(super) struct Owed {
     yields: [Option<(u32, Id)>; PLACES],
 }
 
+impl core::hash::Hash for Owed {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        let name = |n: u32, state: &mut H| {
+            crate::key::name(crate::key::PEER_EPOCH, u64::from(n), state);
+        };
+        for (number, ack) in self.acks.iter().flatten() {
+            name(*number, state);
+            ack.hash(state);
+        }
+        for (number, winner) in self.yields.iter().flatten() {
+            name(*number, state);
+            winner.hash(state);
+        }
+    }
+}
+
 impl Owed {
     pub(super) const NOTHING: Owed = Owed {
         acks: [None; PLACES],

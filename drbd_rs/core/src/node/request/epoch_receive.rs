@@ -16,7 +16,8 @@ use super::token::Name;
 use super::UNIT;
 
 use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, VolIx};
-use super::super::{Resource, Store, Violation, PEER};
+use super::super::{Resource, Store, Violation, Volume, PEER};
+use crate::state::disk::State as Disk;
 use crate::units::SectorRange;
 use crate::wire::{BarrierAck, BarrierNr};
 
@@ -26,7 +27,7 @@ const EPOCHS: usize = 64;
 const PAUSE_AT: u32 = 48;
 
 /// How the order of two epochs is kept on the disk. The numbers are those of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Ordering {
     /// Not at all: the disk keeps it by itself.
     None,
@@ -48,7 +49,7 @@ impl Ordering {
 }
 
 /// One epoch.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 struct Epoch {
     /// Writes in it.
     size: u32,
@@ -59,7 +60,7 @@ struct Epoch {
 }
 
 /// How far the flush behind the oldest epoch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Flushing {
     No,
     /// Volumes before the cursor were asked.
@@ -68,6 +69,7 @@ enum Flushing {
 }
 
 /// The epochs of the peer that are not finished; the last one is open.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Received {
     epochs: [Epoch; EPOCHS],
     /// Number of the oldest one.
@@ -82,6 +84,16 @@ pub(super) struct Received {
     pub(super) owed: Owed,
     /// A discard is at work: writes wait.
     pub(super) exclusive: bool,
+}
+
+impl core::hash::Hash for Received {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        let len = usize::try_from(self.len).unwrap_or(EPOCHS);
+        self.epochs.iter().take(len).for_each(|e| e.hash(state));
+        crate::key::name(crate::key::PEER_EPOCH, u64::from(self.first), state);
+        (self.len, self.flushing, self.flushes).hash(state);
+        (self.flush_failed, self.owed, self.exclusive).hash(state);
+    }
 }
 
 impl Received {
@@ -298,6 +310,15 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// Whether the own disk may hold writes of the peer in its cache. One that is being detached
+    /// does, and the peer forgets a write with the acknowledgement of its epoch. The C driver does
+    /// not flush then.
+    fn io_can_flush(&self, vol: VolIx) -> bool {
+        let usable =
+            |v: &Volume<S>| v.backing.is_some() && v.state.disk >= Disk::Failed && !v.io.abandon;
+        self.io_vol(vol).is_some_and(usable)
+    }
+
     /// Asks every disk for a flush, from volume `from` on. False if room ran out.
     fn ask_for_flushes(&mut self, peer: PeerIx, from: u16, h: &mut impl Host) -> bool {
         for vol in self.io_volumes().skip(usize::from(from)) {
@@ -307,11 +328,13 @@ impl<S: Store> Resource<S> {
                 }
                 return false;
             }
-            if !self.io_has_disk(vol) {
+            if !self.io_can_flush(vol) {
                 continue;
             }
             if let Some(v) = self.io_vol_mut(vol) {
                 v.io.local = v.io.local.saturating_add(1);
+                // A failed disk that was idle is so again afterwards.
+                v.io.idle_told = false;
             }
             if let Some(e) = self.io_epochs(peer) {
                 e.received.flushes = e.received.flushes.saturating_add(1);

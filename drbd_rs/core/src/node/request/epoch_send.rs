@@ -24,6 +24,12 @@ pub struct SentEpoch {
     pub(super) barrier_at: Instant,
 }
 
+crate::key::key! {
+    SentEpoch { writes }
+    names { nr: EPOCH }
+    not { barrier_at }
+}
+
 /// The epoch that is being sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sending {
@@ -31,6 +37,12 @@ pub(super) struct Sending {
     started: bool,
     nr: u32,
     writes: u32,
+}
+
+crate::key::key! {
+    Sending { started, writes }
+    names { nr: EPOCH }
+    not {}
 }
 
 impl Sending {

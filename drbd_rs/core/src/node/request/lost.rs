@@ -17,7 +17,7 @@ use super::super::{After, Resource, Store};
 use crate::store::slab::Id;
 
 /// How far the end of a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Losing {
     /// It has not ended.
     No,

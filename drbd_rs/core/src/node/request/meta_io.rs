@@ -35,7 +35,7 @@ const IN_FLIGHT: u32 = 16;
 const DIRTY: Duration = Duration::secs(5);
 
 /// Which pages of the bitmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Pages {
     /// All.
     All,
@@ -43,14 +43,14 @@ pub(crate) enum Pages {
     Changed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum JobKind {
     Read,
     Write(Pages),
 }
 
 /// A pass over the bitmap.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Job {
     kind: JobKind,
     after: After,
@@ -61,7 +61,7 @@ struct Job {
 }
 
 /// How far the activity log transaction is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Transaction {
     None,
     /// Pages of evicted extents are being written.
@@ -76,6 +76,7 @@ enum Transaction {
 }
 
 /// Metadata I/O of one attached disk.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct MetaIo {
     /// Tells this disk's activity log from those of earlier disks; 0: not yet named.
     pub(super) instance: u32,
@@ -97,6 +98,15 @@ pub(crate) struct MetaIo {
     pub(super) hold: Hold,
     job: Option<Job>,
     jobs: [Option<(JobKind, After)>; JOBS],
+}
+
+crate::key::key! {
+    MetaIo {
+        on_disk, due, superblock_in_flight, superblock_again, waiters, next_waiters,
+        transaction, tx, hold, job, jobs
+    }
+    names { instance: LOG }
+    not { moved_at }
 }
 
 impl MetaIo {
@@ -222,6 +232,26 @@ impl<S: Store> Resource<S> {
             self.run_soon(after, false, h);
         }
         self.write_superblock(vol, h);
+    }
+
+    /// Runs `after` as soon as the superblock is stable as it is now, with `ok` if it is.
+    pub(crate) fn md_stable(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
+        let m = self.meta(vol);
+        let clean = m.filter(|m| m.due.is_none() && !m.superblock_again);
+        let stored = match clean {
+            Some(m) if m.superblock_in_flight => put(&mut m.waiters, after),
+            Some(_) => {
+                self.run_soon(after, true, h);
+                true
+            }
+            None => {
+                self.md_sync(vol, after, h);
+                true
+            }
+        };
+        if !stored {
+            self.run_soon(after, false, h);
+        }
     }
 
     fn write_superblock(&mut self, vol: VolIx, h: &mut impl Host) {

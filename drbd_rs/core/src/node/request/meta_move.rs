@@ -18,7 +18,7 @@ use super::super::io::{Host, VolIx};
 use super::super::{After, Resource, Store};
 
 /// How far the move is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Hold {
     /// Nothing moves.
     None,

@@ -84,7 +84,7 @@ pub(super) const UNIT: usize = 12;
 const AFTERS: usize = 32;
 
 /// Steps of this part that wait for something; mostly its pump finds out by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
     /// The generation of data that a peer without a disk begins is stored.
     Generation(VolIx),
@@ -104,6 +104,7 @@ pub struct Storage<S: Store> {
 }
 
 /// What `request/` keeps about a resource.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct ResourceIo<S: Store> {
     requests: Slab<Request, S::Vec<Slot<Request>>>,
     peer_requests: Slab<PeerRequest, S::Vec<Slot<PeerRequest>>>,
@@ -122,6 +123,15 @@ pub(crate) struct ResourceIo<S: Store> {
     patience: Option<conflict::Patience>,
     /// Continuations that are due.
     afters: [Option<(After, bool)>; AFTERS],
+}
+
+crate::key::key! {
+    ResourceIo<S: Store> {
+        requests, peer_requests, peer_waiting, sent_epochs, log, epoch_writes, ordering,
+        thaw, timer_due, patience, afters
+    }
+    names { epoch: EPOCH }
+    not {}
 }
 
 impl<S: Store> ResourceIo<S> {
@@ -145,6 +155,7 @@ impl<S: Store> ResourceIo<S> {
 }
 
 /// What `request/` keeps about a volume.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct VolumeIo<S: Store> {
     /// Waits to be let in.
     admit: Queue,
@@ -188,6 +199,16 @@ pub(crate) struct VolumeIo<S: Store> {
     /// Reads by turns (read-balancing round-robin): the next one goes to the peer.
     peers_turn: bool,
     counts: stats::Counters,
+}
+
+crate::key::key! {
+    VolumeIo<S: Store> {
+        admit, conflict, conflict_ended, al_wait, al_tx, held, writes, peer_writes, in_flight,
+        gate, gate_waiters, live, generation, ahead_due, local, idle_told, abandon, peers_turn,
+        counts
+    }
+    names { stops: SPAN }
+    not { on_wire, logs }
 }
 
 impl<S: Store> VolumeIo<S> {
@@ -244,6 +265,12 @@ pub(crate) struct PeerDeviceIo {
     active: u32,
 }
 
+crate::key::key! {
+    PeerDeviceIo { pending, unacked, active }
+    names {}
+    not { seq, peer_seq }
+}
+
 impl PeerDeviceIo {
     /// Nothing in flight.
     pub(crate) const fn new() -> PeerDeviceIo {
@@ -258,6 +285,7 @@ impl PeerDeviceIo {
 }
 
 /// Epochs in both directions, and the end of a connection.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct Epochs {
     sending: Sending,
     received: Received,
@@ -267,6 +295,12 @@ pub(crate) struct Epochs {
     /// Writes of epochs up to this one are stable at the peer.
     acked: Option<u32>,
     proof: Proof,
+}
+
+crate::key::key! {
+    Epochs { sending, received, losing, proof }
+    names { incarnation: INCARNATION }
+    not { acked }
 }
 
 impl Epochs {

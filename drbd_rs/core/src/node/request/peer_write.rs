@@ -37,7 +37,7 @@ use crate::wire::{feature, BlockAck, BlockId, Data, Packet, Trim};
 pub(super) const RESERVE: u32 = 16;
 
 /// What the peer wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     /// Write the buffer; an empty one is a flush.
     Write,
@@ -53,7 +53,7 @@ pub(super) enum Kind {
 }
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Waits for its turn.
     Waiting,
@@ -93,6 +93,15 @@ pub struct PeerRequest {
     /// Its blocks were marked out of sync, as the peer has no disk.
     marked: bool,
     log_of: u32,
+}
+
+crate::key::key! {
+    PeerRequest {
+        vol, kind, stage, range, block_id, buf, ack, cleared, in_writes, restarts, in_sync,
+        flags, claim, marked
+    }
+    names { epoch: PEER_EPOCH, incarnation: INCARNATION, log_of: LOG }
+    not { seq }
 }
 
 impl PeerRequest {
@@ -394,7 +403,7 @@ impl<S: Store> Resource<S> {
 
     /// A Primary without a disk writes here: what other disks of it there may be is old from now
     /// on. True: the new generation has to be stored first.
-    fn begin_generation(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+    pub(crate) fn begin_generation(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         let s = self.io_state(vol);
         let Some(v) = self.io_vol(vol) else {
             return false;

@@ -36,6 +36,16 @@ pub(super) struct Proof {
     asked: Option<Instant>,
 }
 
+impl core::hash::Hash for Proof {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.heard.is_some().hash(state);
+        if let Some(nr) = self.heard {
+            crate::key::name(crate::key::EPOCH, u64::from(nr), state);
+        }
+        (self.due(), self.asked).hash(state);
+    }
+}
+
 impl Proof {
     pub(super) const NONE: Proof = Proof {
         heard: None,

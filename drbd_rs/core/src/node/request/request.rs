@@ -19,7 +19,7 @@ use crate::store::slab::Id;
 use crate::time::Instant;
 
 /// How far a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Waits to be let in.
     Admission,
@@ -36,7 +36,7 @@ pub(super) enum Stage {
 }
 
 /// The leg to the local disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Local {
     /// Not used.
     None,
@@ -51,7 +51,7 @@ pub(super) enum Local {
 }
 
 /// What the peer said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Answer {
     /// Nothing yet; with protocol A: not sent yet.
     Awaited,
@@ -66,7 +66,7 @@ pub(super) enum Answer {
 }
 
 /// The leg to the peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Net {
     /// Not used.
     None,
@@ -148,7 +148,7 @@ impl Net {
 }
 
 /// What has to arrive before a write counts as replicated; protocols A, B, C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Expect {
     /// It was handed to TCP.
     Sent,
@@ -159,7 +159,7 @@ pub(super) enum Expect {
 }
 
 /// What may be told the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
     /// Nothing yet.
     Waits,
@@ -220,6 +220,15 @@ pub struct Request {
     /// Neighbours in the transfer log.
     pub(super) older: Option<Id>,
     pub(super) newer: Option<Id>,
+}
+
+crate::key::key! {
+    Request {
+        vol, io, stage, local, net, expect, claim, in_writes, completed, release, postponed,
+        touched, counts, copied, avoid_local, avoid_peer, in_sync, link, older, newer
+    }
+    names { log_of: LOG, epoch: EPOCH, incarnation: INCARNATION, stops: SPAN, thawed: WALK }
+    not { on_wire, local_at, sent_at }
 }
 
 impl Request {

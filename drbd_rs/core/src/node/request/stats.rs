@@ -21,8 +21,14 @@ pub(super) struct Counters {
     pub(super) bitmap_writes: u32,
 }
 
+crate::key::key! {
+    Counters {}
+    names {}
+    not { sent, received, written, read, bitmap_writes }
+}
+
 /// What a sector count is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Moved {
     /// Sent to the peer.
     Sent,
@@ -35,7 +41,7 @@ pub(crate) enum Moved {
 }
 
 /// The I/O numbers of a volume, as procfs.md names them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct IoCounts {
     /// `ns`: sent.
     pub(crate) sent: Sectors,

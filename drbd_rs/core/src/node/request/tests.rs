@@ -416,7 +416,7 @@ fn protocol_a_waits_for_tcp_only() {
 }
 
 #[test]
-fn a_peer_that_refuses_leaves_a_mark_and_the_reference_until_then() {
+fn a_peer_that_refuses_leaves_a_mark_at_once_and_the_reference_until_the_barrier() {
     let mut n = Node::connected(Role::Primary);
     n.warm(1, 0);
     let fx = n.write(2, 8);
@@ -425,7 +425,7 @@ fn a_peer_that_refuses_leaves_a_mark_and_the_reference_until_then() {
     n.recv(ack_for(&packet, Packet::NegAck));
     let fx = n.local(local_token(&fx), Ok(()));
     assert_eq!(completion(&fx), Some(Ok(())));
-    assert_eq!((n.dirty(8), n.backing().al.used()), (false, 1));
+    assert_eq!((n.dirty(8), n.backing().al.used()), (true, 1));
     n.stable(barrier(&fx).unwrap(), 1);
     assert_eq!((n.dirty(8), n.backing().al.used()), (true, 0));
 }

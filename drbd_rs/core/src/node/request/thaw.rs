@@ -13,7 +13,7 @@ use super::super::{Resource, Store, PEER};
 use crate::store::slab::Id;
 
 /// Why I/O goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Thaw {
     /// The peer is back: send again what it has not acknowledged.
     Resend,
@@ -32,6 +32,12 @@ pub(super) struct Walk {
     number: u32,
     /// I/O was suspended when last looked at.
     was_suspended: bool,
+}
+
+crate::key::key! {
+    Walk { what, was_suspended }
+    names { number: WALK }
+    not {}
 }
 
 impl Walk {

@@ -24,7 +24,7 @@ const AL_PAGE: u8 = 6;
 const BITMAP_PAGE: u8 = 7;
 
 /// What a token of this part names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Name {
     /// A request of an application.
     App(Id),

@@ -11,7 +11,7 @@ use super::request::Request;
 use crate::store::slab::{Id, Slab, Slot};
 
 /// A first-in first-out queue of requests.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Queue {
     head: Option<Id>,
     tail: Option<Id>,
@@ -79,7 +79,7 @@ impl Queue {
 }
 
 /// All active requests, the oldest first.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct TransferLog {
     oldest: Option<Id>,
     newest: Option<Id>,

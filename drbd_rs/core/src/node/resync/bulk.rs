@@ -19,13 +19,15 @@ use super::Next;
 const QUEUE: usize = 4;
 
 /// What is done to the bitmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum What {
     Set,
     Clear,
 }
 
 /// Operations on the whole bitmap; the first one runs.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Bulk {
     queue: [Option<(What, After)>; QUEUE],
 }

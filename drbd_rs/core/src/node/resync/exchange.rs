@@ -27,7 +27,7 @@ use super::super::{After, Resource, Store, Violation, PEER};
 use super::{token, Next, Side};
 
 /// Where the own bitmap stands on its way to the peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Sending {
     /// Not on its way.
     No,
@@ -40,6 +40,8 @@ enum Sending {
 }
 
 /// The exchange of bitmaps of one volume with one peer.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Exchange {
     sending: Sending,
     /// Application I/O is held back on behalf of this exchange.

@@ -28,7 +28,7 @@ use super::{is_active, resyncs, Next, Stage};
 const GRACE: Duration = Duration::secs(10);
 
 /// How far the end of a resync has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Finish {
     /// Not near.
     Idle,

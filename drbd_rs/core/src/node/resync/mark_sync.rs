@@ -21,7 +21,7 @@ use super::{checked_range, resyncs, Next};
 const LAZY_INTERVAL: Duration = Duration::secs(2);
 
 /// The write of the bitmap on account of cleared bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Lazy {
     /// Not due.
     No,

@@ -13,7 +13,7 @@ const MARKS: usize = 8;
 const MARK_STEP: Duration = Duration::secs(3);
 
 /// What was left when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Mark {
     /// When.
     pub(crate) at: Instant,
@@ -22,7 +22,7 @@ pub(crate) struct Mark {
 }
 
 /// Progress of a resync, as `/proc/drbd` and netlink show it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Snapshot {
     /// Bits to sync at the start; 0: no resync.
     pub(crate) total: u64,
@@ -55,6 +55,12 @@ pub(super) struct Marks {
     last: u8,
     /// Since when it is paused.
     halted: Option<Instant>,
+}
+
+crate::key::key! {
+    Marks { total, failed }
+    names {}
+    not { start, paused, marks, last, halted }
 }
 
 impl Marks {

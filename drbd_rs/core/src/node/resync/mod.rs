@@ -39,6 +39,8 @@ mod target;
 mod token;
 mod verify;
 
+use core::hash::Hash;
+
 pub(crate) use marks::Snapshot;
 
 use super::io::{AppResult, BufId, Effect, Host, IoToken, SendToken, Sock, VolIx};
@@ -56,7 +58,7 @@ pub(crate) const SLOTS: usize = 64;
 const UNIT: usize = 8;
 
 /// Which way data flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// This node has the good data.
     Source,
@@ -75,7 +77,7 @@ impl Side {
 }
 
 /// Steps of this part that wait for something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
     /// No application write is in flight: the bitmap may be sent.
     BitmapGate(VolIx),
@@ -96,7 +98,7 @@ pub enum Next {
 }
 
 /// What a resync I/O is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     /// Target: what the source sent is written.
     Write,
@@ -115,7 +117,7 @@ enum Kind {
 }
 
 /// What a resync I/O is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Nothing: the slot is free.
     Free,
@@ -160,6 +162,16 @@ struct Slot {
 }
 
 impl Slot {
+    /// `turn`: the next one.
+    fn hash_at<H: core::hash::Hasher>(&self, turn: u32, state: &mut H) {
+        if self.stage != Stage::Free {
+            (self.stage, self.kind, self.current, self.buf, self.range).hash(state);
+            turn.wrapping_sub(self.turn).hash(state);
+        }
+    }
+}
+
+impl Slot {
     const FREE: Slot = Slot {
         stage: Stage::Free,
         kind: Kind::Data,
@@ -174,6 +186,7 @@ impl Slot {
 }
 
 /// Resync of one volume with one peer.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(crate) struct PeerDeviceResync {
     /// The state that this part saw last; see [`pause`].
     seen: conn::State,
@@ -206,6 +219,21 @@ pub(crate) struct PeerDeviceResync {
     held_back: bool,
     /// What other resources know of this volume.
     posted: Posted,
+}
+
+impl Hash for PeerDeviceResync {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        (self.seen, &self.exchange, &self.bulk, self.marks).hash(state);
+        (&self.rate, &self.target, &self.source, self.finish).hash(state);
+        (self.told_done, &self.start, &self.verify).hash(state);
+        let slots = (0u16..).zip(self.slots.iter().zip(&self.told));
+        for (ix, (slot, told)) in slots.filter(|(_, (s, _))| s.stage != Stage::Free) {
+            (ix, told).hash(state);
+            slot.hash_at(self.turn, state);
+        }
+        (self.pending, self.lazy, self.compares).hash(state);
+        (self.held_back, self.posted).hash(state);
+    }
 }
 
 impl PeerDeviceResync {

@@ -19,7 +19,7 @@ const MAX_STEPS: usize = 300;
 const BLOCK: i64 = 8;
 
 /// The settings that the controller looks at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct RateConf {
     /// `c-plan-ahead`: steps of 0.1 s; 0 switches the controller off.
     pub(crate) plan_ahead: u32,
@@ -36,6 +36,7 @@ pub(crate) struct RateConf {
 }
 
 /// The controller.
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Rate {
     plan: [i32; MAX_STEPS],
     steps: u16,
@@ -51,6 +52,15 @@ pub(super) struct Rate {
     last_events: u64,
     /// The rate aimed at, KiB/s.
     want: u32,
+}
+
+impl core::hash::Hash for Rate {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        let steps = usize::from(self.steps);
+        self.plan.iter().take(steps).for_each(|p| p.hash(state));
+        (self.steps, self.head, self.total).hash(state);
+        (self.in_flight, self.sect_in).hash(state);
+    }
 }
 
 impl Rate {

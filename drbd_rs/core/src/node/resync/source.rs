@@ -20,6 +20,8 @@ use super::rate::STEP;
 use super::{checked_range, resyncs, Kind, Slot, Stage, UNIT};
 
 /// What this side remembers between requests.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Source {
     claim: SourceClaim,
     /// The request at the head has been delayed once on account of applications.

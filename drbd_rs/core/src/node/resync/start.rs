@@ -14,6 +14,8 @@ use super::super::{After, Note, Resource, Store, Violation, PEER};
 use super::{resyncs, Next, Side};
 
 /// A resync that is about to start.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Start {
     /// Which way; `None`: none is about to start.
     side: Option<Side>,

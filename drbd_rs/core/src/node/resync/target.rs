@@ -27,7 +27,7 @@ use super::{checked_range, token, Kind, Slot, Stage, SLOTS, UNIT};
 const SLOTS_FOR_WRITES: usize = SLOTS / 2;
 
 /// The flush that makes written blocks durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Flush {
     Idle,
     Running,
@@ -37,7 +37,7 @@ enum Flush {
 
 /// The flush before digests of own blocks are sent. A block that equals the source's is in sync at
 /// once, so what was written by earlier resyncs must not sit in the disk's cache only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Settling {
     Due,
     Flushing,
@@ -45,6 +45,8 @@ enum Settling {
 }
 
 /// What the generator remembers.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub(super) struct Target {
     /// The next bit to look at.
     pub(super) cursor: BmBit,
@@ -596,7 +598,7 @@ impl<S: Store> Resource<S> {
 }
 
 /// How a request ended without data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Settled {
     InSync,
     Failed,

@@ -8,7 +8,7 @@ use super::super::io::{IoToken, SendToken, VolIx};
 use super::super::request::token::{KIND_SHIFT, RESYNC};
 
 /// What a token names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Which {
     /// A slot.
     Slot(u16),

@@ -41,6 +41,7 @@ const MARK_BIT: u64 = 0x200;
 const NO_STOP: Sector = Sector(u64::MAX);
 
 /// An online verify, or where the last one ended.
+#[derive(Clone, Hash)]
 pub(super) struct Verify {
     /// Where it starts, or the next one would; `None`: the peer's first request tells.
     start: Option<Sector>,

@@ -22,7 +22,7 @@ use super::super::size::{Determined, Plan};
 use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Quiet,
@@ -35,7 +35,7 @@ enum Step {
 }
 
 /// How far an attach is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Attaching {
     vol: VolIx,
     step: Step,

@@ -13,7 +13,7 @@ use super::super::super::{Resource, Store};
 use super::super::{Flags, Phase, StateChange};
 use super::{Ask, Event, Kind, Move};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Plain,
@@ -26,7 +26,7 @@ enum Step {
 }
 
 /// How far a disconnect is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Disconnecting {
     peer: PeerIx,
     force: bool,
@@ -85,6 +85,12 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Disconnect(d), h);
     }
 
+    /// Whether the peer is Primary somewhere without a disk of its own.
+    fn peer_uses_this_disk(&self) -> bool {
+        self.states()
+            .any(|s| s.peer.is_primary() && s.pdsk < Disk::Inconsistent && s.disk == Disk::UpToDate)
+    }
+
     pub(super) fn move_disconnect(&mut self, mut d: Disconnecting, event: Event) -> Move {
         let leave = StateChange::NONE.conn(Conn::Disconnecting);
         let Some((cstate, phase)) = self.conn(d.peer).map(|c| (c.ctl.cstate, c.ctl.phase)) else {
@@ -115,6 +121,9 @@ impl<S: Store> Resource<S> {
                     // The connection broke while the peer was being asked.
                     d.ask(Step::Last, leave, Flags::VERBOSE)
                 }
+                // It would refuse that, too; but if its answer were lost, this node would leave a
+                // Primary without a disk with an Outdated one.
+                Ss::CwFailedByPeer if self.peer_uses_this_disk() => Move::Done(code.number()),
                 Ss::CwFailedByPeer => {
                     d.ask(Step::OutdateSelf, leave.disk(Disk::Outdated), Flags::QUIET)
                 }

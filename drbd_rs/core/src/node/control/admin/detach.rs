@@ -10,7 +10,7 @@ use super::super::super::{Resource, Store};
 use super::super::{Flags, IoErrorKind, StateChange};
 use super::{Ask, Event, Kind, Move};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Quiet,
@@ -19,7 +19,7 @@ enum Step {
 }
 
 /// How far a detach is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Detaching {
     pub(super) vol: VolIx,
     step: Step,

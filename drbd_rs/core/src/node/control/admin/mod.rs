@@ -168,7 +168,7 @@ pub enum Command {
 }
 
 /// A change of state that a request needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Ask {
     /// Of one volume; `None`: of the connection.
     vol: Option<VolIx>,
@@ -195,7 +195,7 @@ impl Ask {
 }
 
 /// What a request is about and how far it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Kind {
     Role(role::RoleChange),
     Attach(attach::Attaching),
@@ -211,7 +211,7 @@ enum Kind {
 }
 
 /// What a request waits for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Wait {
     /// Nothing: it is its turn.
     Turn(Event),
@@ -228,7 +228,7 @@ enum Wait {
 }
 
 /// What happened to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Event {
     /// It begins, or goes on.
     Go,
@@ -250,7 +250,7 @@ enum Move {
 }
 
 /// A request that is being worked on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Operation {
     id: OpId,
     kind: Kind,

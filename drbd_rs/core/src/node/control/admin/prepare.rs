@@ -13,7 +13,7 @@ use super::super::super::note::Note;
 use super::super::disk::{BackingLimits, Disk};
 
 /// The two devices of a disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Devices {
     /// Capacity of the device with the data, sectors.
     pub backing: Sectors,
@@ -24,7 +24,7 @@ pub struct Devices {
 }
 
 /// What the owner has to allocate, and the disk as its superblock describes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct AttachNeeds {
     /// Slots of the activity log.
     pub al_slots: u32,

@@ -35,14 +35,14 @@ const RING_MAX_KIB: u32 = 16 << 20;
 /// Smallest ring, KiB.
 const RING_MIN_KIB: u32 = 32;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Sized,
 }
 
 /// How far a resize is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Resizing {
     vol: VolIx,
     plan: Plan,

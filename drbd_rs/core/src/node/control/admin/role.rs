@@ -18,7 +18,7 @@ use super::{Ask, Event, Kind, Move};
 const TRIES: u32 = 4;
 
 /// How far a change of role is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Asked,
@@ -37,7 +37,7 @@ enum Step {
 }
 
 /// A change of role.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct RoleChange {
     pub(super) vol: VolIx,
     role: Role,

@@ -13,7 +13,7 @@ use super::super::super::{Resource, Store};
 use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Stored,
@@ -21,7 +21,7 @@ enum Step {
 }
 
 /// How far a resume is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Resuming {
     pub(super) vol: VolIx,
     step: Step,

@@ -14,7 +14,7 @@ use super::super::super::{Resource, Store, PEER};
 use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Quiet,
@@ -26,7 +26,7 @@ enum Step {
 }
 
 /// How far an invalidate is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Invalidating {
     pub(super) vol: VolIx,
     /// The peer's data, not the own ones.
@@ -36,7 +36,7 @@ pub(super) struct Invalidating {
 }
 
 /// How far `new-current-uuid` is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct NewUuid {
     pub(super) vol: VolIx,
     clear: bool,
@@ -44,7 +44,7 @@ pub(super) struct NewUuid {
     step: NewUuidStep,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum NewUuidStep {
     Begin,
     Rotated,

@@ -16,7 +16,7 @@ use super::super::super::{
 use super::super::{Flags, ResourceControl, StateChange, VolumeControl};
 use super::{Ask, Event, Kind, Move};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Begin,
     Asked,
@@ -24,7 +24,7 @@ enum Step {
 }
 
 /// How far the removal of a volume is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Deleting {
     vol: VolIx,
     step: Step,

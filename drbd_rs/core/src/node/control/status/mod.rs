@@ -103,7 +103,7 @@ pub struct ResourceInfo {
 }
 
 /// Limits of the block device (algorithms.md §11); bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct QueueLimits {
     /// Largest read or write.
     pub max_bio: u32,

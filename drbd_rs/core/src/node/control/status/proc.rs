@@ -21,7 +21,7 @@ const MARKS: usize = 8;
 const MIB_FROM: u64 = 1 << 20;
 
 /// A counter of an LRU, for the detailed view.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LruStats {
     /// Elements in use, of how many.
     pub used: (u32, u32),
@@ -30,7 +30,7 @@ pub struct LruStats {
 }
 
 /// The lines of one volume.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct VolumeLines {
     pub(crate) minor: Minor,
     pub(crate) state: State,
@@ -248,7 +248,7 @@ fn grouped(f: &mut Formatter<'_>, n: u64) -> fmt::Result {
 }
 
 /// The first lines of the file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Banner<'a> {
     /// The source version of a module; `None`: built in.
     pub srcversion: Option<&'a str>,
