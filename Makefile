@@ -12,6 +12,7 @@
 # make sim-mutants  plants bugs one by one; the simulator has to find each (SECONDS_EACH=120)
 # make search    every state of a small world, three ways (about an hour; docs/search.md)
 # make golden    captures the reference data of tests/golden from the C driver again
+# make golden-transitions  records what C nodes do in each state, as far as it is not known (an hour)
 # make clean     removes what the others built here (the cache folder stays)
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
@@ -48,6 +49,11 @@ golden:
 	@$(LAB)/setup.sh release
 	@cargo build -q -p drbd-lab
 	@$(RUN_LAB) golden tests/golden
+
+golden-transitions:
+	@$(LAB)/setup.sh release
+	@cargo build -q -p drbd-lab
+	@$(RUN_LAB) golden-transitions tests/golden/transitions
 
 SIM = cargo run -q --release -p drbd-sim --bin drbd-sim --
 SEED ?= $(shell date +%s)000
@@ -122,6 +128,6 @@ clean:
 		-type f -exec rm -f {} +
 	cargo clean -q
 
-.PHONY: module setup modules demo bench golden check checks check-more check-style check-host \
-	check-module check-vm campaign fuzz fuzz-smoke sim sim-soak sim-mutants \
-	search clean
+.PHONY: module setup modules demo bench golden golden-transitions check checks check-more \
+	check-style check-host check-module check-vm campaign fuzz fuzz-smoke sim sim-soak \
+	sim-mutants search clean

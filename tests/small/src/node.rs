@@ -154,6 +154,8 @@ pub struct Node {
     pub receiver: bool,
     /// The sockets stand.
     pub connected: bool,
+    /// The peer has closed its sockets, what is on the wire is the last.
+    pub ends: bool,
     /// The sockets are being closed.
     pub closing: bool,
     /// The other end of the sockets is gone, and this node does not know yet.
@@ -210,6 +212,7 @@ impl Node {
             helpers: VecDeque::new(),
             receiver: false,
             connected: false,
+            ends: false,
             closing: false,
             dead: false,
             apps: BTreeMap::new(),

@@ -7,18 +7,20 @@
 
 use crate::disk::{Content, SECTORS};
 use crate::drbdmeta;
-use crate::node::{volume_storage, App, DiskIo, Frame, Machine, Node, StepHost};
+use crate::node::{App, DiskIo, Frame, Machine, Node, StepHost};
 use crate::oracle::Oracle;
 use drbd_core::nl::conf::{DiskConf, NetConf};
-use drbd_core::node::admin::Command;
 use drbd_core::node::{
     AppId, AppIo, AppOp, AppResult, BufId, Data, Effect, Input, IoFlags, LocalOp, Lost, MetaOp,
-    Note, OpId, Payload, PayloadPlan, Progress, ReceiverWish, Sock, VolIx, PEER,
+    Note, Payload, PayloadPlan, Progress, ReceiverWish, Sock, VolIx, PEER,
 };
 use drbd_core::state::State;
 use drbd_core::time::{Duration, Instant};
-use drbd_core::units::{saturate_u32, Minor, Sector, SectorRange, Sectors, Vnr};
+use drbd_core::units::{saturate_u32, Sector, SectorRange, Sectors, Vnr};
 use drbd_core::wire::{self, Header, Packet, Socket};
+use std::collections::VecDeque;
+
+mod orders;
 
 /// The volume.
 pub const VOL: VolIx = VolIx(0);
@@ -52,6 +54,8 @@ pub struct World {
     pub now: Instant,
     /// The nodes can reach each other.
     pub network: bool,
+    /// Whose peer closes a connection gets what was sent before, as with TCP; otherwise it is lost.
+    pub orderly: bool,
     /// What applications were told.
     pub oracle: Oracle,
     /// The disk's options.
@@ -77,6 +81,7 @@ impl World {
             nodes: [0, 1].map(|n| Node::new(drbdmeta::create_md(blocks), n)),
             now: Instant(1_000_000_000_000),
             network: true,
+            orderly: false,
             oracle: Oracle::default(),
             disk_conf: DiskConf {
                 meta_dev_idx: -3,
@@ -172,7 +177,15 @@ impl World {
     pub fn happen(&mut self, event: Event) {
         match event {
             Event::Disk(n) => self.disk_done(usize::from(n), Ok(())),
-            Event::Packet(n, sock) => self.packet(usize::from(n), usize::from(sock)),
+            Event::Packet(n, sock) => {
+                let node = usize::from(n);
+                self.packet(node, usize::from(sock));
+                let n = &mut self.nodes[node];
+                if n.ends && n.wire.iter().all(VecDeque::is_empty) {
+                    n.ends = false;
+                    self.hang_up(node);
+                }
+            }
             Event::Connect => self.meet(),
             Event::Notice(n) => self.notice(usize::from(n)),
             Event::Time => self.time_passes(),
@@ -202,6 +215,24 @@ impl World {
             }
         }
         self.fail(&format!("waited in vain for: {what}"));
+    }
+
+    /// Lets things happen, and time pass, for so long.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now.plus(span);
+        for _ in 0..PATIENCE {
+            let due = |n: &Node| n.machine.as_ref().and_then(Machine::deadline);
+            let next = self.nodes.iter().filter_map(due).min();
+            match self.events().first() {
+                Some(event) => self.happen(*event),
+                None if next.is_some_and(|at| at <= end) => self.time_passes(),
+                None => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        self.fail("time does not pass");
     }
 
     /// Time passes until the next deadline of a machine.
@@ -507,6 +538,7 @@ impl World {
     fn meet(&mut self) {
         for n in &mut self.nodes {
             n.connected = true;
+            n.ends = false;
             n.wire = Default::default();
         }
         for node in 0..2 {
@@ -526,7 +558,10 @@ impl World {
         self.nodes[node].sent.clear();
         if std::mem::take(&mut self.nodes[node].connected) {
             self.nodes[node].wire = Default::default();
-            if !std::mem::take(&mut self.nodes[node].dead) {
+            let dead = std::mem::take(&mut self.nodes[node].dead);
+            let peer = &mut self.nodes[1 - node];
+            peer.ends = !dead && self.orderly && peer.wire.iter().any(|w| !w.is_empty());
+            if !dead && !peer.ends {
                 self.hang_up(1 - node);
             }
         }
@@ -651,83 +686,6 @@ impl World {
             }
             (_, _) => {}
         }
-    }
-
-    // ---- administrators -----------------------------------------------------------------------
-
-    /// Gives an order; its number is that of the answer.
-    pub fn order(&mut self, node: usize, command: Command) -> u32 {
-        let op = self.next_op;
-        self.next_op += 1;
-        self.with(node, |m, host| m.command(OpId(op), command, host));
-        op
-    }
-
-    /// Gives an order and waits for the answer.
-    pub fn ask(&mut self, node: usize, command: Command) -> i32 {
-        let op = self.order(node, command);
-        self.until("an answer", |w| w.nodes[node].answers.contains_key(&op));
-        self.nodes[node].answers[&op]
-    }
-
-    /// As [`World::ask`], and it has to succeed.
-    pub fn must(&mut self, node: usize, command: Command) {
-        let code = self.ask(node, command);
-        if !matches!(code, 1 | 2 | 101) {
-            self.fail(&format!("n{node} {command:?}: {code}"));
-        }
-    }
-
-    /// Powers a node on: applies the activity log, attaches, connects. `None`: `drbdmeta` finds
-    /// nothing that it can use.
-    pub fn boot(&mut self, node: usize) -> Option<()> {
-        self.load(node)?;
-        let code = self.attach(node);
-        if code != 101 {
-            self.fail(&format!("n{node} attach: {code}"));
-        }
-        let conf = self.net_conf;
-        self.must(node, Command::Connect { peer: PEER, conf });
-        Some(())
-    }
-
-    /// Applies the activity log, loads the module and adds the volume.
-    pub fn load(&mut self, node: usize) -> Option<()> {
-        let n = &mut self.nodes[node];
-        drbdmeta::apply_al(&mut n.disk, n.last_size)?;
-        n.last_size = n.disk.sectors();
-        n.load();
-        self.with(node, |m, host| {
-            let added = m.add_volume(Minor(0), Vnr(0), volume_storage(), host);
-            assert!(matches!(added, Ok(VOL)));
-        });
-        Some(())
-    }
-
-    /// `drbdsetup attach`.
-    pub fn attach(&mut self, node: usize) -> i32 {
-        let op = match self.order_attach(node) {
-            Ok(op) => op,
-            Err(code) => return code,
-        };
-        self.until("attach", |w| w.nodes[node].answers.contains_key(&op));
-        self.nodes[node].answers[&op]
-    }
-
-    /// Asks for it and returns the number of the answer.
-    ///
-    /// # Errors
-    /// The code with which it is refused at once.
-    pub fn order_attach(&mut self, node: usize) -> Result<u32, i32> {
-        let backing = self.nodes[node].backing(&self.disk_conf)?;
-        let op = self.next_op;
-        self.next_op += 1;
-        let mut refused = None;
-        self.with(node, |m, host| {
-            let done = m.attach(OpId(op), VOL, Box::new(backing), host);
-            refused = done.err().map(|no| no.code);
-        });
-        refused.map_or(Ok(op), Err)
     }
 
     /// The power of a node fails; `pick` as in [`crate::disk::Disk::power_fails`]. Of the I/O that

@@ -150,13 +150,14 @@ pub fn sanitize(old: State, wish: State, ctx: Context) -> (State, Option<Warning
 /// While there is a connection a copy is either good or has to become so: Consistent and Outdated
 /// go. Where the other node has no disk, nobody can say that an Outdated copy is good: it is not,
 /// be it that both connect or that a resync is aborted; nor is the target's of such a resync. The
-/// C driver calls all of them UpToDate.
+/// C driver calls all of them UpToDate. A good copy, though, stays good when somebody wants to
+/// outdate it: it may be the only one.
 fn agree(old: State, new: &mut State) {
     let aborted = old.conn > Conn::Connected && new.conn == Conn::Connected && !like_c();
     let own = new.disk >= Disk::Inconsistent || like_c();
     let other = new.pdsk >= Disk::Inconsistent || like_c();
     new.disk = match new.disk {
-        Disk::Outdated if !other => Disk::Inconsistent,
+        Disk::Outdated if !other && old.disk != Disk::UpToDate => Disk::Inconsistent,
         Disk::Outdated | Disk::Consistent => Disk::UpToDate,
         disk => disk,
     };

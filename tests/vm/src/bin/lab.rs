@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The lab from the command line: `drbd-lab demo [DRIVER DRIVER]`, `drbd-lab bench`,
-//! `drbd-lab golden FOLDER`, `drbd-lab golden-uuid FOLDER`, `drbd-lab boot KERNEL`,
+//! `drbd-lab golden FOLDER`, `drbd-lab golden-uuid FOLDER`, `drbd-lab golden-transitions FOLDER`,
+//! `drbd-lab boot KERNEL`,
 //! `drbd-lab run KERNEL DRIVER DRIVER COMMAND…`.
 //!
 //! A driver is `ours` (the default) or `c`; a kernel one of those that `make setup` builds. `boot`
@@ -12,11 +13,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use drbd_lab::scenario::{bench, demo, golden, shell, uuid_golden};
+use drbd_lab::scenario::{bench, demo, golden, shell, transitions, uuid_golden};
 use drbd_lab::{Cluster, Driver, Error, Kernel, NodeSpec, Result};
 
 const USAGE: &str = "usage: drbd-lab demo [ours|c ours|c] | bench | golden FOLDER \
-    | golden-uuid FOLDER | boot KERNEL \
+    | golden-uuid FOLDER | golden-transitions FOLDER | boot KERNEL \
     | run KERNEL ours|c ours|c COMMAND...";
 
 fn driver(word: &str) -> Result<Driver> {
@@ -52,6 +53,7 @@ fn run(words: &[&str]) -> Result<()> {
         }
         ["bench"] => bench::run(),
         ["golden-uuid", folder] => uuid_golden::record(Path::new(folder)),
+        ["golden-transitions", folder] => transitions::record(Path::new(folder)),
         ["golden", folder] => golden::capture(Path::new(folder)),
         _ => Err(Error::new(USAGE)),
     }

@@ -15,6 +15,7 @@ pub mod same_words;
 pub mod shell;
 pub mod story;
 pub mod teardown;
+pub mod transitions;
 pub mod uuid_golden;
 
 use std::time::Duration;

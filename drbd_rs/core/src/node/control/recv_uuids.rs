@@ -86,6 +86,7 @@ impl<S: Store> Resource<S> {
             .skip_initial_sync(current, v.state.role.is_primary());
         v.ctl.ed_uuid = b.disk.uuids.current;
         let uuids = b.disk.uuids;
+        self.peer_has_own_uuids(vol);
         let change = StateChange::NONE.disk(Disk::UpToDate).pdsk(Disk::UpToDate);
         self.change_state(vol, change, Flags::VERBOSE, h);
         let note = Note::UuidsNow {
@@ -153,7 +154,11 @@ impl<S: Store> Resource<S> {
                 set.resync_finished_source();
             }
         });
-        // From here on both nodes have the same set.
+        self.peer_has_own_uuids(vol);
+    }
+
+    /// From here on both nodes have the same set.
+    pub(super) fn peer_has_own_uuids(&mut self, vol: VolIx) {
         let Some(v) = self.vol_mut(vol) else { return };
         let Some(own) = v.backing.as_ref().map(|b| b.disk.uuids) else {
             return;

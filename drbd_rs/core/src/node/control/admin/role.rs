@@ -47,6 +47,8 @@ pub(super) struct RoleChange {
     change: StateChange,
     code: Ss,
     step: Step,
+    /// The current UUID when it began, without the bit for the role.
+    generation: Option<u64>,
 }
 
 impl RoleChange {
@@ -93,6 +95,7 @@ impl<S: Store> Resource<S> {
             change: StateChange::NONE.role(role),
             code: Ss::UnknownError,
             step: Step::Begin,
+            generation: self.disk(vol).map(|d| d.uuids.current & !1),
         };
         self.begin(op, Kind::Role(r), h);
     }
@@ -207,7 +210,11 @@ impl<S: Store> Resource<S> {
             }
             let bitmap = self.disk(vol).map(|d| d.uuids.bitmap);
             let alone = s.conn < Conn::Connected || s.pdsk <= Disk::Failed;
-            if (alone && bitmap == Some(0)) || (r.forced && bitmap.is_some()) {
+            // Where the peer is taken for outdated by force, the change of state has begun a
+            // generation already. A second one would forget what the peer has: the C driver then
+            // takes the two copies for unrelated, and not for a split brain.
+            let begun = bitmap.map(|b| b & !1) == r.generation;
+            if (alone && bitmap == Some(0)) || (r.forced && bitmap.is_some() && !begun) {
                 self.uuid_new_current(vol, h);
             }
         }

@@ -163,6 +163,11 @@ impl<S: Store> Resource<S> {
         };
         let fresh = d.uuids.current == uuid::JUST_CREATED;
         let apv = self.agreed(PEER).map_or(0, |a| a.apv);
+        // Both disks have to be fresh: the peer takes the new UUID over only then. The C driver
+        // does not ask, and calls the peer's disk UpToDate even if there is none.
+        let told = self.vol(vol).and_then(|v| v.peers.first());
+        let told = told.and_then(|p| p.ctl.uuids).map(|u| u.current);
+        let fresh = fresh && s.pdsk == Disk::Inconsistent && told == Some(uuid::JUST_CREATED);
         let skip_sync = s.conn == Conn::Connected && apv >= 90 && fresh && clear;
         if !skip_sync && s.conn != Conn::StandAlone {
             return self.answer(op, ErrCode::Connected, h);
@@ -205,6 +210,8 @@ impl<S: Store> Resource<S> {
             NewUuidStep::Cleared if n.skip_sync => {
                 self.send_uuids(vol, uuid::flags::SKIP_INITIAL_SYNC, h);
                 self.change_uuids(vol, "cleared bitmap UUID", h, |set, _| set.forget_bitmap());
+                // Or the next resync would take over what the peer had before.
+                self.peer_has_own_uuids(vol);
                 let good = StateChange::NONE.disk(Disk::UpToDate).pdsk(Disk::UpToDate);
                 self.change_state(vol, good, Flags::VERBOSE, h);
                 n.step = NewUuidStep::Stored;
