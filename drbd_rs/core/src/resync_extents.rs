@@ -484,7 +484,7 @@ impl<S: DerefMut<Target = [Slot]>> ResyncExtents<S> {
     }
 
     /// Lets go of the extent that the target has half locked, if any.
-    fn release_waiting(&mut self) {
+    pub fn release_waiting(&mut self) {
         let extent = core::mem::replace(&mut self.waiting, FREE);
         if extent != FREE {
             self.put(RsExtent(extent));

@@ -45,6 +45,19 @@ fn a_locked_extent_keeps_writes_out_until_the_last_put() {
 }
 
 #[test]
+fn a_half_lock_that_nobody_goes_on_with_is_released() {
+    let mut x = extents(61);
+    assert_eq!(target(&mut x, E, false, true), TargetBegin::Later);
+    assert!(!x.application_may_write(AlExtent(8)));
+    x.release_waiting();
+    assert!(x.application_may_write(AlExtent(8)) && x.locked() == 0);
+    x.release_waiting();
+    assert_eq!(target(&mut x, E, false, false), TargetBegin::Locked);
+    x.release_waiting();
+    assert!(!x.application_may_write(AlExtent(8)));
+}
+
+#[test]
 fn a_source_waits_for_the_log_and_steps_aside_only_above_the_minimum_rate() {
     let mut x = extents(61);
     let mut claim = SourceClaim::default();

@@ -496,6 +496,8 @@ impl World {
 
     /// What a careful administrator does about what he sees.
     fn care(&mut self, second: u64) {
+        // "To resolve this both sides have to support ...": then they will.
+        self.net.update |= std::mem::take(&mut self.too_old);
         for node in 0..self.nodes.len() {
             if self.nodes[node].res.is_none() {
                 self.want_up(node);
@@ -516,14 +518,24 @@ impl World {
                 self.nodes[node].anew = true;
                 self.want_down(node);
             } else if s.disk == Disk::Diskless && !self.nodes[node].attached {
+                // A peer that is there refuses this disk: what is to become of the two copies is
+                // decided when they connect.
+                if s.conn >= Conn::Connected && second % 40 == 30 {
+                    let force = true;
+                    self.want_order(node, Command::Secondary { vol: VOL });
+                    self.want_order(node, Command::Disconnect { peer: PEER, force });
+                }
                 self.want(node, Job::Attach);
             } else if s.conn == Conn::StandAlone {
                 // A split brain that nothing solved: one side loses, in turns if it is refused.
                 let p = self.nodes[self.peer_of(node)].state.disk;
-                if s.disk.max(p) == Disk::Inconsistent && second % 40 == 10 && node == 0 {
+                let peer = self.peer_of(node);
+                let turn = node == 0 || self.nodes[peer].state.conn != Conn::StandAlone;
+                if s.disk.max(p) == Disk::Inconsistent && second % 40 == 10 && turn {
                     // Neither can be the source for the other.
                     self.truth.forced = true;
                     let force = true;
+                    self.want_order(peer, Command::Secondary { vol: VOL });
                     self.want_order(node, Command::Secondary { vol: VOL });
                     self.want_order(node, Command::Primary { vol: VOL, force });
                 }

@@ -277,11 +277,17 @@ impl Truth {
         d.flushed += n;
     }
 
-    /// The copy of `to` became that of `from`.
-    fn hand_over(&mut self, from: usize, to: usize) {
-        let (one, more) = (self.debts[from].one.clone(), self.debts[from].more.clone());
+    /// The copy of `to` became that of `from`, as far as the device reaches: what a disk has beyond
+    /// it stays its own.
+    fn hand_over(&mut self, from: usize, to: usize, size: Sectors) {
+        let end = (size.0 as usize).min(self.debts[from].one.len());
+        let mut more = self.debts[from].more.clone();
+        more.retain(|at, _| (*at as usize) < end);
+        let one = self.debts[from].one[..end].to_vec();
         let d = &mut self.debts[to];
-        (d.one, d.more) = (one, more);
+        d.one[..end].copy_from_slice(&one);
+        d.more.retain(|at, _| (*at as usize) >= end);
+        d.more.append(&mut more);
     }
 
     /// Nobody can say what this sector should hold.
@@ -329,6 +335,10 @@ impl World {
                 let linked = done.link != 0 && done.link == own.link() && done.link == other.link();
                 let both = own.state.conn >= Conn::Connected && other.state.conn >= Conn::Connected;
                 let told = own.state.pdsk == Disk::UpToDate && good(&other.state);
+                if good(&own.state) && done.good && other.state.disk <= Disk::Failed {
+                    // The other disk is gone, even if this node has not heard of that.
+                    self.truth.alone[node] = true;
+                }
                 if linked && both && told && self.knobs.protocol > 1 {
                     if self.knobs.protocol == 3 {
                         self.check_mirrored(node, done, &write);
@@ -424,6 +434,11 @@ impl World {
         if new.role.is_primary() && (new.conn < Conn::Connected || new.pdsk != Disk::UpToDate) {
             self.truth.alone[node] = true;
         }
+        // What a Primary without a disk writes is on its peer's disk alone.
+        let remote = new.conn >= Conn::Connected && new.pdsk == Disk::UpToDate;
+        if new.role.is_primary() && new.disk <= Disk::Failed && remote {
+            self.truth.alone[peer] = true;
+        }
         if new.disk != Disk::UpToDate || old.disk == Disk::UpToDate {
             return;
         }
@@ -446,7 +461,8 @@ impl World {
             if p.conn == Conn::Ahead {
                 self.accept_data_of(node);
             } else {
-                self.truth.hand_over(peer, node);
+                let size = self.common_size();
+                self.truth.hand_over(peer, node, size);
             }
         } else if old.disk == Disk::Inconsistent && p.disk < Disk::Consistent {
             self.accept_data_of(node);

@@ -131,6 +131,8 @@ pub struct World {
     pub(crate) next_op: u32,
     /// The nodes found that their data have nothing in common.
     pub(crate) unrelated: bool,
+    /// They found that they are too old to know what to do.
+    pub(crate) too_old: bool,
     /// Cuts that end at some moment: when, what leads to which node.
     pub(crate) healing: Vec<(Instant, usize)>,
     seed: u64,
@@ -178,6 +180,7 @@ impl World {
             last_size: Sectors(0),
             next_op: 1,
             unrelated: false,
+            too_old: false,
             healing: Vec::new(),
             seed,
         }
@@ -504,6 +507,7 @@ impl World {
 
     fn noted(&mut self, node: usize, note: Note) {
         match note {
+            Note::NeedsProtocol(_) | Note::NeedsFeatures { .. } => self.too_old = true,
             Note::ResyncBegins { bits, .. } => self.nodes[node].resynced = bits,
             Note::Compared { result, rule } => self.stats.rule(rule, result),
             Note::SplitBrain | Note::Unrelated => {

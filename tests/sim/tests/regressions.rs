@@ -13,7 +13,8 @@ fn here(what: &str) -> PathBuf {
 
 fn plans(folder: &str) -> Vec<(PathBuf, Plan)> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(here(folder)).expect("a folder") {
+    // Nothing may be known to fail: then there is no folder.
+    for entry in std::fs::read_dir(here(folder)).into_iter().flatten() {
         let path = entry.expect("an entry").path();
         let text = std::fs::read_to_string(&path).expect("a text");
         let plan = Plan::parse(&text).expect("a plan");
@@ -25,7 +26,9 @@ fn plans(folder: &str) -> Vec<(PathBuf, Plan)> {
 
 #[test]
 fn what_once_failed_does_not_fail_again() {
-    for (path, plan) in plans("regressions") {
+    let plans = plans("regressions");
+    assert!(!plans.is_empty());
+    for (path, plan) in plans {
         if let Some(v) = run(&plan, false).violation {
             panic!("{}: {}: {}", path.display(), v.oracle, v.why);
         }

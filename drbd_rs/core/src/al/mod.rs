@@ -194,6 +194,9 @@ pub struct ActivityLog<S> {
     in_flight: bool,
     suspended: bool,
     durable: bool,
+    /// How many transactions it takes until the ring on disk names all that is in the log; some
+    /// were not written (`al-updates no`).
+    stale: Option<u32>,
 }
 
 impl<S: DerefMut<Target = [Slot]>> core::hash::Hash for ActivityLog<S> {
@@ -215,6 +218,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             in_flight: false,
             suspended: false,
             durable: true,
+            stale: None,
         }
     }
 
@@ -369,6 +373,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
             self.writes = self.writes.wrapping_add(1);
             let next = tx.context_start.saturating_add(AL_CONTEXT_PER_TRANSACTION);
             self.context_start = if next >= self.lru.capacity() { 0 } else { next };
+            self.stale = self.stale.map(|left| left.saturating_sub(1));
         }
         self.lru.committed();
         self.lru.unlock();
@@ -407,8 +412,34 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     }
 
     /// Whether transactions are written (`al-updates`). Takes effect with the next transaction.
+    /// From then on the log is stale until the ring on disk was caught up with.
     pub fn set_updates(&mut self, durable: bool) {
+        if durable && !self.durable {
+            let parts = self.lru.capacity().div_ceil(AL_CONTEXT_PER_TRANSACTION);
+            self.stale = Some(parts.max(1));
+        }
         self.durable = durable;
+    }
+
+    /// Whether the ring on disk lacks extents that are in the log.
+    pub const fn is_stale(&self) -> bool {
+        self.stale.is_some()
+    }
+
+    /// Like [`ActivityLog::transaction`], also without an exchange, if the ring on disk lacks
+    /// something.
+    pub fn catch_up(&mut self, tx: &mut Tx) -> bool {
+        let behind = self.stale.is_some_and(|left| left != 0);
+        self.durable && behind && self.fix(tx)
+    }
+
+    /// True once, when the ring on disk has all that is in the log.
+    pub fn caught_up(&mut self) -> bool {
+        let done = self.stale == Some(0);
+        if done {
+            self.stale = None;
+        }
+        done
     }
 
     /// Whether somebody writes to this extent, be it committed or not.

@@ -164,6 +164,29 @@ fn without_updates_nothing_is_to_be_written() {
 }
 
 #[test]
+fn with_updates_again_the_ring_gets_all_that_is_in_the_log() {
+    let slots = 2 * AL_CONTEXT_PER_TRANSACTION as usize - 1;
+    let mut log = log(slots);
+    log.set_updates(false);
+    let mut claim = one(7);
+    log.begin(&mut claim, free);
+    run(&mut log);
+    let mut tx = Tx::new();
+    assert!(!log.is_stale() && !log.catch_up(&mut tx));
+    log.set_updates(true);
+    let mut context = Vec::new();
+    for _ in 0..2 {
+        assert!(log.is_stale() && !log.caught_up());
+        assert!(log.catch_up(&mut tx) && tx.is_durable());
+        context.push(tx.context_start);
+        log.commit(&tx, true);
+    }
+    assert_eq!(context, [0, AL_CONTEXT_PER_TRANSACTION]);
+    assert!(!log.catch_up(&mut tx) && log.caught_up());
+    assert!(!log.caught_up() && !log.is_stale() && log.put(&mut claim));
+}
+
+#[test]
 fn suspending_empties_the_log_first() {
     let mut log = log(3);
     let mut claim = one(1);

@@ -320,8 +320,20 @@ fn later_data(later: &mut LaterSet, old: State, new: State, apv: u32) {
         !source(old) && source(new) && apv >= 96,
         Later::SendSyncUuid,
     );
+    // A peer that attaches at the same time as this node has said so before it had UUIDs to tell:
+    // the C driver does not answer those, and the peer waits for ever.
     later.when(
-        old.pdsk == Disk::Diskless && !matches!(new.pdsk, Disk::Diskless | Disk::DUnknown),
+        match old.pdsk {
+            Disk::Diskless => !matches!(new.pdsk, Disk::Diskless | Disk::DUnknown),
+            Disk::Attaching => new.pdsk > Disk::Negotiating && new.pdsk != Disk::DUnknown,
+            Disk::Failed
+            | Disk::Negotiating
+            | Disk::Inconsistent
+            | Disk::Outdated
+            | Disk::DUnknown
+            | Disk::Consistent
+            | Disk::UpToDate => false,
+        },
         Later::PeerAttached,
     );
     later.when(
@@ -475,7 +487,9 @@ pub enum NewUuid {
 
 /// Judges [`Later::PeerDataLost`] when it is carried out, with a disk attached.
 ///
-/// `bitmap_uuid` is that of the disk, `suspended` says whether application I/O is, at this moment.
+/// `bitmap_uuid` is that of the disk, `suspended` says whether application I/O is, at this moment,
+/// `lacks` whether the peer has refused a write since this generation began: a node that is
+/// Secondary by now has data of its own, too, which the C driver forgets.
 /// A peer that just comes, as Primary without a disk, or to which this disk just comes, has not
 /// written anything here so far and may go away again: the C driver does not wait for that, and a
 /// split brain may seem to be there.
@@ -484,9 +498,10 @@ pub fn uuid_when_peer_data_lost(
     new: State,
     bitmap_uuid: u64,
     suspended: bool,
+    lacks: bool,
 ) -> NewUuid {
     let comes = old.conn < Conn::Connected || old.disk < Disk::UpToDate;
-    let in_use = new.role.is_primary() || new.peer.is_primary() && !comes;
+    let in_use = new.role.is_primary() || lacks || new.peer.is_primary() && !comes;
     if !in_use || bitmap_uuid != 0 || new.disk < Disk::UpToDate {
         NewUuid::No
     } else if suspended {

@@ -93,8 +93,10 @@ pub fn evaluate(
     })
 }
 
-/// A disk that is worse than Outdated can not be outdated. While there is a connection the rules
-/// would see a wish for UpToDate instead, and the C driver grants that.
+/// What would make a bad copy a good one, as the connection state that is asked for has only good
+/// ones. A disk that is worse than Outdated can not be outdated: while there is a connection the
+/// rules would see a wish for UpToDate instead. A verify needs two good disks, and a full resync a
+/// good source. The C driver grants all of that.
 ///
 /// # Errors
 ///
@@ -104,6 +106,19 @@ pub(super) fn refuse_promotion(
     change: StateChange,
     wanted: State,
 ) -> Result<(), Refusal> {
+    let bad = |disk: Disk| disk > Disk::Failed && disk < Disk::UpToDate;
+    let promotes = change.conn.is_some_and(|conn| {
+        let verify = conn.is_verify();
+        (bad(old.disk) && (verify || conn == Conn::StartingSyncS))
+            || (bad(old.pdsk) && (verify || conn == Conn::StartingSyncT))
+    });
+    if promotes && old.conn == Conn::Connected && !like_c() {
+        return Err(Refusal {
+            code: Ss::NoUpToDateDisk,
+            wanted,
+            by_hard_rule: false,
+        });
+    }
     let outdates = change.disk == Some(Disk::Outdated) && wanted.disk > Disk::Outdated && !like_c();
     let code = match old.disk {
         Disk::Diskless => Ss::IsDiskless,

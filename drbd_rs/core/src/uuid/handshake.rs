@@ -385,6 +385,12 @@ impl Run<'_> {
                 self.notes.full_as_ambiguous = ambiguous;
                 return Ok(losing(loser, ambiguous));
             }
+            if self.ctx.demoted == Some(false) {
+                // The peer knows the same policies and counts on this node as its target: the word
+                // of an administrator would make both of them source, as with the C driver.
+                self.helpers.insert(Helper::SplitBrain);
+                return Err(Outcome::Refuse(RefusedBecause::SplitBrain));
+            }
         }
         let peer_discards = self.peer.flags & flags::DISCARD_MY_DATA != 0;
         match (self.own.discard_my_data, peer_discards) {

@@ -275,7 +275,7 @@ impl<S: Store> Resource<S> {
                 }
                 Done::Yes
             }
-            Later::PeerDataLost if has_disk => self.later_new_uuid(vol, item, h),
+            Later::PeerDataLost if has_disk || item.step == 1 => self.later_new_uuid(vol, item, h),
             // With its first write: see `begin_generation`.
             Later::DisklessPeerPromoted => Done::Yes,
             Later::Demoted => self.later_demoted(vol, item, h),
@@ -455,7 +455,9 @@ impl<S: Store> Resource<S> {
 
     fn later_new_uuid(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 1 {
-            self.send_uuids(vol, 0, h);
+            // Even if the disk has failed since: it says so now, and the peer, whose data these
+            // are, must not go on without them. The C driver keeps it to itself.
+            self.tell_uuids(vol, 0, h);
             return Done::Yes;
         }
         let asked = self.vol(vol).is_some_and(|v| v.ctl.peer_detaches);
@@ -464,7 +466,11 @@ impl<S: Store> Resource<S> {
         }
         let bitmap = self.disk(vol).map_or(0, |d| d.uuids.bitmap);
         let suspended = self.state(vol).is_suspended();
-        match uuid_when_peer_data_lost(item.old, item.new, bitmap, suspended) {
+        let lacks = self.vol_mut(vol).is_some_and(|v| {
+            let marked = v.backing.as_ref().is_some_and(|b| b.bitmap.weight() != 0);
+            core::mem::take(&mut v.ctl.peer_lacks) && marked
+        });
+        match uuid_when_peer_data_lost(item.old, item.new, bitmap, suspended, lacks) {
             NewUuid::No => Done::Yes,
             NewUuid::Defer => {
                 if let Some(v) = self.vol_mut(vol) {

@@ -13,6 +13,7 @@ use crate::meta::layout::Devices;
 use crate::meta::superblock::Flags as Md;
 use crate::meta::{Layout, Superblock};
 use crate::nl::conf::DiskConf;
+use crate::state::conn::State as Conn;
 use crate::state::disk::State as DiskState;
 use crate::state::{AttachDecision, Fencing};
 use crate::units::{Sectors, BYTES_PER_BIT};
@@ -239,7 +240,7 @@ impl<S: Store> Resource<S> {
     /// Local I/O failed: the policy `on-io-error` decides (algorithms.md §13).
     pub(crate) fn io_error(&mut self, vol: VolIx, kind: IoErrorKind, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
-        let disk = v.state.disk;
+        let (disk, conn) = (v.state.disk, v.state.conn);
         let pass_on = v
             .backing
             .as_ref()
@@ -251,6 +252,13 @@ impl<S: Store> Resource<S> {
         };
         if pass_on && data {
             self.log(vol, note, h);
+            if conn.is_verify() {
+                // A verify has two good disks, and this one is no longer. The C driver goes on, and
+                // calls it UpToDate. In two steps, as the peer knows the end of a verify by two
+                // good disks.
+                let end = StateChange::NONE.conn(Conn::Connected);
+                self.change_state(vol, end, Flags::HARD, h);
+            }
             if disk > DiskState::Inconsistent {
                 let change = StateChange::NONE.disk(DiskState::Inconsistent);
                 self.change_state(vol, change, Flags::HARD, h);

@@ -152,11 +152,15 @@ impl<S: Store> Resource<S> {
 
     /// Sends the UUIDs, if there is a disk to have some. `flags` are added to the usual ones.
     pub(crate) fn send_uuids(&mut self, vol: VolIx, flags: u64, h: &mut impl Host) {
+        if self.state(vol).disk >= Disk::Negotiating {
+            self.tell_uuids(vol, flags, h);
+        }
+    }
+
+    /// As [`Resource::send_uuids`], also those of a failed disk.
+    pub(super) fn tell_uuids(&mut self, vol: VolIx, flags: u64, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
         let discard = v.peers.iter().any(|p| p.ctl.discard_my_data);
-        if v.state.disk < Disk::Negotiating {
-            return;
-        }
         let Some(b) = v.backing.as_ref() else { return };
         let u = b.disk.uuids;
         let mut flags = flags;

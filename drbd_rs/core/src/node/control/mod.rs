@@ -97,6 +97,16 @@ pub enum Next {
     CleanedUp,
     /// A new generation of data is stored, and the peer may be greeted.
     GenerationStored,
+    /// The superblock says that the activity log does not count.
+    LogStops {
+        /// Of which volume.
+        vol: VolIx,
+    },
+    /// The activity log on disk is complete again, and what it does not name is in the bitmap.
+    LogCaughtUp {
+        /// Of which volume.
+        vol: VolIx,
+    },
     /// fence-peer is back.
     Fenced {
         /// The peer that was to be fenced.
@@ -238,6 +248,8 @@ pub(crate) struct VolumeControl {
     pub(crate) opened: u32,
     /// A new current UUID is due as soon as I/O is resumed (NEW_CUR_UUID).
     pub(crate) new_current_uuid: bool,
+    /// The peer has refused a write of this node since the current UUID is what it is.
+    pub(crate) peer_lacks: bool,
     /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
     /// greeted.
     pub(crate) frozen_lost: bool,
@@ -376,6 +388,7 @@ impl VolumeControl {
             ed_uuid: 0,
             opened: 0,
             new_current_uuid: false,
+            peer_lacks: false,
             frozen_lost: false,
             crashed_primary: false,
             consider_resync: false,

@@ -219,9 +219,19 @@ impl<S: Store> Resource<S> {
     }
 
     /// Synchronises the part of the device that is new; the Primary is the source, or the node
-    /// that resolves conflicts.
+    /// that resolves conflicts. That is for two good disks: a bad one must not be the source, and
+    /// lacks blocks that only the bitmap of the good one knows. Then a handshake decides, and
+    /// bitmaps are exchanged. The C driver does not ask.
     pub(super) fn resync_after_grow(&mut self, vol: VolIx, h: &mut impl Host) {
         let s = self.state(vol);
+        let good = [s.disk, s.pdsk].map(|d| d == Disk::UpToDate);
+        if good != [true; 2] {
+            if good != [false; 2] {
+                let down = StateChange::NONE.conn(Conn::NetworkFailure);
+                self.change_conn(PEER, down, Flags::HARD, h);
+            }
+            return;
+        }
         let arbiter = self.agreed(PEER).is_some_and(|a| a.arbiter);
         let source = match (s.role == Role::Primary, s.peer == Role::Primary) {
             (true, false) => true,

@@ -99,11 +99,7 @@ impl<S: Store> Resource<S> {
             Some(disk) => real = disk,
             None => return,
         }
-        let mut conn = match (peer.conn, os.conn) {
-            (Conn::Ahead, _) => Conn::Behind,
-            (_, Conn::WFReportParams) => Conn::Connected,
-            (_, conn) => conn,
-        };
+        let mut conn = followed(os.conn, peer.conn, real);
         let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;
         let outcome = match decided {
             Some(decided) => decided,
@@ -484,6 +480,19 @@ impl<S: Store> Resource<S> {
             Outcome::Refuse(why) => self.log(vol, refusal(why), h),
             Outcome::TryDemote => {}
         }
+    }
+}
+
+/// What the connection becomes by the peer's state alone.
+fn followed(conn: Conn, peer: Conn, disk: Disk) -> Conn {
+    match (peer, conn) {
+        (Conn::Ahead, _) => Conn::Behind,
+        (_, Conn::WFReportParams) => Conn::Connected,
+        // Its disk failed under a verify, and it uses it all the same (`pass_on`).
+        (Conn::Connected, conn) if conn.is_verify() && disk == Disk::Inconsistent => {
+            Conn::Connected
+        }
+        (_, conn) => conn,
     }
 }
 

@@ -11,7 +11,7 @@ use super::stats::Moved;
 
 use super::super::control::IoErrorKind;
 use super::super::io::{AppOp, AppResult, BufId, Effect, Host, IoError, VolIx};
-use super::super::{Resource, Store};
+use super::super::{Resource, Store, PEER};
 use crate::state::conn::State as Conn;
 use crate::store::slab::Id;
 
@@ -25,6 +25,7 @@ impl<S: Store> Resource<S> {
         };
         if r.stage == Stage::Active && !r.completed {
             let Outcome::Over(result) = r.outcome() else {
+                self.seek_word(&r, h);
                 return;
             };
             if r.io.op == AppOp::Read && result.is_err() && !r.io.flags.rahead {
@@ -39,6 +40,16 @@ impl<S: Store> Resource<S> {
         }
         if self.io.requests.get(id).is_some_and(Request::is_finished) {
             self.destroy(id, h);
+        }
+    }
+
+    /// The word of the peer that a request waits for comes with the end of its epoch.
+    fn seek_word(&mut self, r: &Request, h: &mut impl Host) {
+        if r.needs_word() {
+            if r.epoch == self.io.epoch {
+                self.new_epoch(h);
+            }
+            self.hurry_proof(PEER, h);
         }
     }
 
@@ -263,6 +274,10 @@ impl<S: Store> Resource<S> {
             r.net.set_answer(answer);
         }
         let vol = r.vol;
+        let lacks = answer == Answer::Refused && !matches!(r.io.op, AppOp::Read | AppOp::Discard);
+        if let Some(v) = self.io_vol_mut(vol).filter(|_| lacks) {
+            v.ctl.peer_lacks = true;
+        }
         if old == Some(Answer::Awaited) && answer != Answer::Awaited {
             self.count_pending(vol, false);
         }

@@ -17,7 +17,7 @@ use super::meta_move::Hold;
 use super::token::Name;
 use super::UNIT;
 
-use super::super::control::IoErrorKind;
+use super::super::control::{IoErrorKind, Next};
 use super::super::io::{AppResult, Effect, Host, IoFlags, IoToken, MetaOp, VolIx};
 use super::super::{After, Resource, Store};
 use crate::al::Tx;
@@ -475,7 +475,17 @@ impl<S: Store> Resource<S> {
         if b.meta_io.is_writing_log() || b.meta_io.hold != Hold::None {
             return false;
         }
-        if !b.al.transaction(&mut b.meta_io.tx) {
+        let caught_up = b.al.caught_up();
+        let behind = has_disk && b.al.catch_up(&mut b.meta_io.tx);
+        if caught_up {
+            // What left the log meanwhile, its bits are in memory only.
+            let after = After::Control(Next::LogCaughtUp { vol });
+            self.write_bitmap(vol, Pages::Changed, after, h);
+        }
+        let Some(b) = self.io_backing(vol) else {
+            return false;
+        };
+        if !behind && !b.al.transaction(&mut b.meta_io.tx) {
             return self.al_committed(vol, h);
         }
         if !b.meta_io.tx.is_durable() || !has_disk {

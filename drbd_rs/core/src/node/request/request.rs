@@ -273,9 +273,20 @@ impl Request {
         )
     }
 
+    /// With protocol A nobody has said that the peer has it. That is enough beside a good copy here;
+    /// if this one has failed, the peer's has to be certain. The C driver calls such a write done.
+    pub(super) fn needs_word(&self) -> bool {
+        let failed = matches!(self.local, Local::Failed(_) | Local::Abandoned);
+        let handed_over = self.expect == Expect::Sent && self.net.is_live();
+        failed && handed_over && self.is_write() && self.net.is_good()
+    }
+
     /// What may be told the application.
     pub(super) fn outcome(&self) -> Outcome {
         if self.local == Local::Pending || self.net.is_pending() {
+            return Outcome::Waits;
+        }
+        if self.needs_word() {
             return Outcome::Waits;
         }
         let [here, there] = self.counts;

@@ -24,6 +24,14 @@ impl<S: Store> Resource<S> {
             return;
         }
         let paused = |c| matches!(c, conn::State::PausedSyncS | conn::State::PausedSyncT);
+        if is_active(seen) && (!is_active(conn) || paused(conn)) {
+            // Nobody goes on with the extent that the generator waited for, and writes of
+            // applications wait until it does. The C driver lets them wait.
+            if let Some((_, disk)) = self.rs_disk_mut(vol) {
+                disk.extents.release_waiting();
+            }
+        }
+        let Some(rs) = self.rs_mut(vol) else { return };
         match (resyncs(seen), resyncs(conn)) {
             (true, true) if paused(seen) && !paused(conn) => {
                 rs.marks.resume(now);

@@ -12,6 +12,7 @@ use super::super::super::io::{Host, OpId, PeerIx, VolIx};
 use super::super::super::note::{Missing, Note};
 use super::super::super::request::{digest_bytes, Ordering};
 use super::super::super::{After, Resource, Store, PEER};
+use super::super::Next;
 
 /// `protocol A`.
 const PROTOCOL_A: u32 = 1;
@@ -191,17 +192,44 @@ impl<S: Store> Resource<S> {
         if let Some(b) = self.vol_mut(vol).and_then(|v| v.backing.as_mut()) {
             b.disk.conf = new;
             b.disk.sanitize();
-            b.disk.flags = Md(b.disk.flags).set_to(Md::AL_DISABLED, !new.al_updates).0;
-            b.al.set_updates(new.al_updates);
+            if new.al_updates {
+                b.al.set_updates(true);
+            }
+            let disabled = !new.al_updates || b.al.is_stale();
+            b.disk.flags = Md(b.disk.flags).set_to(Md::AL_DISABLED, disabled).0;
         }
         self.ordering_changed(h);
         self.md_dirty(vol, h);
-        self.md_sync(vol, After::Nothing, h);
+        self.md_sync(vol, After::Control(Next::LogStops { vol }), h);
         if self.state(vol).conn >= Conn::Connected {
             self.send_sync_param(vol, h);
         }
         self.reconsider_pauses(h);
         self.answer(op, ErrCode::NoError, h);
+    }
+
+    /// The superblock says whether the activity log counts: only then may it be incomplete. The C
+    /// driver does not wait for that.
+    pub(in super::super) fn log_stops(&mut self, vol: VolIx, stored: bool) {
+        if let Some(b) = self.vol_mut(vol).and_then(|v| v.backing.as_mut()) {
+            if stored && !b.disk.conf.al_updates {
+                b.al.set_updates(false);
+            }
+        }
+    }
+
+    /// With `al-updates yes` again the log on disk lacks what entered it before. Now it has all of
+    /// that. The C driver lets it count at once.
+    pub(in super::super) fn log_caught_up(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        let Some(b) = self.vol_mut(vol).and_then(|v| v.backing.as_mut()) else {
+            return;
+        };
+        if !ok || !b.disk.conf.al_updates || b.al.is_stale() {
+            return;
+        }
+        b.disk.flags = Md(b.disk.flags).set_to(Md::AL_DISABLED, false).0;
+        self.md_dirty(vol, h);
+        self.md_sync(vol, After::Nothing, h);
     }
 
     /// Works out the method of write ordering anew: the strictest that all disks admit.
