@@ -445,12 +445,10 @@ pub fn replay(plan: &Plan, path: &[Act], mut say: impl FnMut(&str)) -> Verdict {
             }
         }
         say(&run.describe());
-        if verdict.is_err() {
-            return verdict;
-        }
+        verdict?;
     }
     say("--- it is left alone");
-    verdict = guarded(|| run.recovers());
+    let verdict = guarded(|| run.recovers());
     for n in 0..2 {
         for line in std::mem::take(&mut run.world.nodes[n].log) {
             say(&format!("n{n}: {line}"));

@@ -244,7 +244,6 @@ pub fn is_valid_soft_transition(old: State, new: State, ctx: Context) -> Ss {
         }
     };
 
-    rule(verifies_bad_disks(old, new), Ss::NoUpToDateDisk);
     rule(
         new.conn.is_starting_sync() && old.conn > Conn::Connected,
         Ss::ResyncRunning,
@@ -301,12 +300,6 @@ pub fn is_valid_soft_transition(old: State, new: State, ctx: Context) -> Ss {
         Ss::OutdateWoConn,
     );
     answer
-}
-
-/// What a verify implies for the disks would make good ones of bad ones. The C driver lets it.
-fn verifies_bad_disks(old: State, new: State) -> bool {
-    let good = old.disk == Disk::UpToDate && old.pdsk == Disk::UpToDate;
-    new.conn.is_verify() && new.conn != old.conn && !good && !like_c()
 }
 
 /// Becoming Primary while a peer forced to UpToDate is about to resync this node.

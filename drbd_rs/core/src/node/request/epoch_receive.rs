@@ -333,8 +333,6 @@ impl<S: Store> Resource<S> {
             }
             if let Some(v) = self.io_vol_mut(vol) {
                 v.io.local = v.io.local.saturating_add(1);
-                // A failed disk that was idle is so again afterwards.
-                v.io.idle_told = false;
             }
             if let Some(e) = self.io_epochs(peer) {
                 e.received.flushes = e.received.flushes.saturating_add(1);

@@ -204,7 +204,7 @@ pub(crate) struct VolumeIo<S: Store> {
 crate::key::key! {
     VolumeIo<S: Store> {
         admit, conflict, conflict_ended, al_wait, al_tx, held, writes, peer_writes, in_flight,
-        gate, gate_waiters, live, generation, ahead_due, local, idle_told, abandon, peers_turn,
+        gate, gate_waiters, live, generation, ahead_due, local, abandon, peers_turn,
         counts
     }
     names { stops: SPAN }

@@ -21,6 +21,7 @@ use crate::wire::{Barrier, BarrierAck, BarrierNr, BlockAck, BlockId, BlockReq, D
 mod conflict;
 mod peer;
 mod proof;
+mod protocol_a;
 
 struct Heap;
 
@@ -388,31 +389,6 @@ fn protocol_c_completes_on_both_legs_and_lives_until_the_barrier_ack() {
     assert!(!n.dirty(8));
     assert!(n.violates(ack_for(&packet, Packet::WriteAck)));
     assert!(n.r.io.requests.is_empty() && n.r.io.log.oldest().is_none());
-}
-
-#[test]
-fn protocol_a_waits_for_tcp_only() {
-    let mut n = Node::connected(Role::Primary);
-    n.r.conns[0].ctl.conf.as_mut().unwrap().wire_protocol = 1;
-    let fx = n.write(1, 0);
-    let fx = n.meta(meta_token(&fx));
-    assert!(fx.iter().any(|e| matches!(
-        e,
-        Effect::Send {
-            payload: Payload::App { splice: false, .. },
-            ..
-        }
-    )));
-    let (token, packet) = sent_packet(&fx).unwrap();
-    let Packet::Data(p) = packet else { panic!() };
-    assert_eq!(p.flags & (dp::SEND_WRITE_ACK | dp::SEND_RECEIVE_ACK), 0);
-    assert_eq!(completion(&n.local(local_token(&fx), Ok(()))), None);
-    let fx = n.sent(token);
-    assert_eq!(completion(&fx), Some(Ok(())));
-    // It failed there after all.
-    n.recv(ack_for(&packet, Packet::NegAck));
-    n.stable(barrier(&fx).unwrap(), 1);
-    assert!(n.dirty(0) && n.r.io.requests.is_empty());
 }
 
 #[test]

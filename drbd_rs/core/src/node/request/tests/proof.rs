@@ -121,26 +121,3 @@ fn whoever_waits_for_the_log_does_not_wait_for_the_question() {
     let fx = n.step(|r, h| r.recv_request_reply(PEER, nothing, h));
     meta_token(&fx);
 }
-
-#[test]
-fn protocol_a_waits_for_the_peer_if_the_own_disk_failed() {
-    for certain in [true, false] {
-        let mut n = Node::connected(Role::Primary);
-        n.r.conns[0].ctl.conf.as_mut().unwrap().wire_protocol = 1;
-        let fx = n.write(1, 0);
-        let fx = n.meta(meta_token(&fx));
-        let (token, packet) = sent_packet(&fx).unwrap();
-        assert_eq!(completion(&n.sent(token)), None);
-        let fx = n.local(local_token(&fx), Err(IoError::Io));
-        assert_eq!(completion(&fx), None);
-        let nr = barrier(&fx).unwrap();
-        if certain {
-            n.recv(barrier_ack(nr, 1));
-            let fx = n.step(|r, h| r.epoch_proven(PEER, h));
-            assert_eq!(completion(&fx), Some(Ok(())));
-        } else {
-            let fx = n.recv(ack_for(&packet, Packet::NegAck));
-            assert_eq!(completion(&fx), Some(Err(IoError::Io)));
-        }
-    }
-}
