@@ -8,7 +8,7 @@ pub struct Instant(pub u64);
 
 impl core::hash::Hash for Instant {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        crate::key::name(crate::key::MOMENT, u64::from(self.0), state);
+        crate::key::name(crate::key::MOMENT, self.0, state);
     }
 }
 

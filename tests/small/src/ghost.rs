@@ -101,7 +101,7 @@ impl Ghost {
     }
 
     /// Adds itself to the key of the world.
-    pub fn hash(&self, key: &mut Key) {
+    pub fn add_to(&self, key: &mut Key) {
         self.of.hash(key);
     }
 
@@ -177,10 +177,8 @@ impl Ghost {
             self.split_told = true;
         }
         self.before = now;
-        for n in 0..2 {
-            if up_to_date(now[n]) {
-                self.readable(w, n)?;
-            }
+        for (n, _) in now.iter().enumerate().filter(|(_, s)| up_to_date(**s)) {
+            self.readable(w, n)?;
         }
         if in_sync(now[0]) && in_sync(now[1]) {
             self.joined()?;
@@ -229,10 +227,8 @@ impl Ghost {
                 conn::State::WFBitMapT | conn::State::SyncTarget | conn::State::PausedSyncT
             )
         };
-        if targets(is) && !targets(was) {
-            if self.of[n].wrote {
-                return Err(format!("n{n} has writes of its own and becomes target"));
-            }
+        if targets(is) && !targets(was) && self.of[n].wrote {
+            return Err(format!("n{n} has writes of its own and becomes target"));
         }
         if is.conn == conn::State::SyncTarget {
             self.of[n].target = true;

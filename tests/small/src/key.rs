@@ -119,7 +119,7 @@ impl Hasher for Key {
     }
 
     fn write_u64(&mut self, i: u64) {
-        let (uuid, bitmaps) = (i % NEW_BITMAP & !PRIMARY, i / NEW_BITMAP);
+        let (uuid, bitmaps) = ((i % NEW_BITMAP) & !PRIMARY, i / NEW_BITMAP);
         if UUIDS.contains(&uuid) && bitmaps < 256 {
             let name = self.rename(UUID, uuid);
             self.mix(bitmaps);

@@ -179,7 +179,7 @@ impl Run {
     /// What makes two runs the same.
     pub fn key(&self) -> u64 {
         let mut key = Key::of_world(&self.world);
-        self.ghost.hash(&mut key);
+        self.ghost.add_to(&mut key);
         for n in 0..2 {
             (self.asked[n].is_some(), self.booting[n], self.closed[n]).hash(&mut key);
         }

@@ -426,13 +426,12 @@ pub fn replay(plan: &Plan, path: &[Act], mut say: impl FnMut(&str)) -> Verdict {
     let mut run = Run::new(plan.shape);
     run.world.talks = true;
     let rest = plan.grain == Grain::Rest;
-    let mut verdict;
     for act in path {
         if !run.allows(*act) {
             continue;
         }
         say(&format!("--- {act:?}"));
-        verdict = guarded(|| {
+        let verdict = guarded(|| {
             run.act(*act)?;
             if rest {
                 run.settle()?;
@@ -445,12 +444,10 @@ pub fn replay(plan: &Plan, path: &[Act], mut say: impl FnMut(&str)) -> Verdict {
             }
         }
         say(&run.describe());
-        if verdict.is_err() {
-            return verdict;
-        }
+        verdict?;
     }
     say("--- it is left alone");
-    verdict = guarded(|| run.recovers());
+    let verdict = guarded(|| run.recovers());
     for n in 0..2 {
         for line in std::mem::take(&mut run.world.nodes[n].log) {
             say(&format!("n{n}: {line}"));
