@@ -116,8 +116,8 @@ impl<S: Store> Resource<S> {
             return;
         };
         if r.is_write() && r.io.range.len.0 != 0 && (r.was_tried() || r.touched) {
-            // A disk that the peer has lost was not flushed for the end of the epoch: what it had is
-            // in a cache at best. The C driver takes that for stable.
+            // A disk that the peer has lost was not flushed for the end of the epoch: what it had
+            // is in a cache at best. The C driver takes that for stable.
             let gone = self.io_state(r.vol).pdsk < Disk::Inconsistent;
             let both = r.local == Local::Ok && r.net.is_good() && !gone;
             if !both {
