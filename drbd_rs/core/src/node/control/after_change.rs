@@ -440,7 +440,9 @@ impl<S: Store> Resource<S> {
             self.md_sync(vol, After::Control(Next::AfterChange { vol }), h);
             return Done::WaitsThen(1);
         }
-        if let Some(uuid) = self.disk(vol).map(|d| d.uuids.bitmap) {
+        // It may have pulled ahead again while that was written: the next resync has another name.
+        let source = matches!(self.state(vol).conn, Conn::SyncSource | Conn::PausedSyncS);
+        if let Some(uuid) = self.disk(vol).filter(|_| source).map(|d| d.uuids.bitmap) {
             self.send_sync_uuid(vol, uuid, h);
         }
         Done::Yes
