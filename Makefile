@@ -10,7 +10,7 @@
 # make sim       the cluster simulator for a minute: saved plans, then fresh seeds
 # make sim-soak  the same for HOURS=n on all cores; SEED= begins elsewhere
 # make sim-mutants  plants bugs one by one; the simulator has to find each (SECONDS_EACH=120)
-# make search    every state of a small world, three ways (about an hour; docs/search.md)
+# make search    every state of a small world, three ways (hours; STATES=, docs/search.md)
 # make golden    captures the reference data of tests/golden from the C driver again
 # make golden-transitions  records what C nodes do in each state, as far as it is not known (an hour)
 # make clean     removes what the others built here (the cache folder stays)

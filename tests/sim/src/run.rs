@@ -425,6 +425,11 @@ impl World {
     /// The device takes up what both disks have room for, and what is new becomes the same.
     fn resize_takes_all(&mut self, primary: usize) {
         say!(self, "--- all there is");
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].state.user_isp {
+                self.want_order(node, Command::ResumeSync { vol: VOL });
+            }
+        }
         let room = |n: &Node| {
             let size = n.disk.size();
             drbdmeta::layout(size).max_data_sectors(size)

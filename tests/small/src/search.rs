@@ -426,13 +426,12 @@ pub fn replay(plan: &Plan, path: &[Act], mut say: impl FnMut(&str)) -> Verdict {
     let mut run = Run::new(plan.shape);
     run.world.talks = true;
     let rest = plan.grain == Grain::Rest;
-    let mut verdict;
     for act in path {
         if !run.allows(*act) {
             continue;
         }
         say(&format!("--- {act:?}"));
-        verdict = guarded(|| {
+        let verdict = guarded(|| {
             run.act(*act)?;
             if rest {
                 run.settle()?;

@@ -376,16 +376,8 @@ impl World {
     }
 
     fn meta_io(&mut self, node: usize, effect: Effect) {
-        let Effect::Meta {
-            io,
-            op,
-            sector,
-            flags,
-            ..
-        } = effect
-        else {
-            return;
-        };
+        #[rustfmt::skip]
+        let Effect::Meta { io, op, sector, flags, .. } = effect else { return };
         let n = &mut self.nodes[node];
         let mut page = Content::Tag(0);
         if let Some(m) = n.machine.as_mut() {

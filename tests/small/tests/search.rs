@@ -183,6 +183,16 @@ fn an_attach_after_a_missed_end_of_a_resync() {
     goes(1, &numbers(&[&missed[..], &[8, 5, 5, 5, 35]].concat()));
 }
 
+/// A Primary attaches again just when its peer begins a generation for it. It must not hear of that
+/// before it is stored: the peer loses its power.
+#[test]
+fn a_generation_that_nobody_has() {
+    goes(
+        1,
+        &numbers(&[16, 22, 4, 22, 5, 15, 5, 22, 22, 22, 22, 36, 3, 6]),
+    );
+}
+
 /// The peer of a Primary without a disk wants to leave, and is lost while it asks.
 #[test]
 fn the_last_disk_does_not_leave_outdated() {

@@ -349,10 +349,18 @@ impl<S: Store> Resource<S> {
         Done::Yes
     }
 
+    /// A generation that this node has just begun is on its disk before the peer hears of it: a
+    /// Primary without a disk would insist on it, though a power failure has taken it back.
     fn later_peer_attached(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
-        self.cancel_resync(vol, h);
-        self.send_uuids(vol, 0, h);
-        self.send_state(vol, item.new, h);
+        if item.step == 0 {
+            self.cancel_resync(vol, h);
+            self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
+            return Done::WaitsThen(1);
+        }
+        if self.vol(vol).is_some_and(|v| !v.ctl.after.was_cut()) {
+            self.send_uuids(vol, 0, h);
+            self.send_state(vol, item.new, h);
+        }
         Done::Yes
     }
 
@@ -432,7 +440,9 @@ impl<S: Store> Resource<S> {
             self.md_sync(vol, After::Control(Next::AfterChange { vol }), h);
             return Done::WaitsThen(1);
         }
-        if let Some(uuid) = self.disk(vol).map(|d| d.uuids.bitmap) {
+        // It may have pulled ahead again while that was written: the next resync has another name.
+        let source = matches!(self.state(vol).conn, Conn::SyncSource | Conn::PausedSyncS);
+        if let Some(uuid) = self.disk(vol).filter(|_| source).map(|d| d.uuids.bitmap) {
             self.send_sync_uuid(vol, uuid, h);
         }
         Done::Yes

@@ -344,8 +344,14 @@ impl<S: Store> Resource<S> {
         }
         let Some(b) = v.backing.as_mut() else { return };
         let flags = meta_flags::recompute(v.state, b.disk.flags, v.ctl.crashed_primary);
+        // The bits of what a Primary without a disk has written here are in memory only until the
+        // connection has been torn down: the activity log counts until then. The C driver calls it
+        // void at once.
+        let leaves = v.state.conn.is_broken() || v.state.conn == Conn::Disconnecting;
         let flags = if v.ctl.demoting {
             flags | meta_flags::PRIMARY_IND
+        } else if leaves {
+            flags | b.disk.flags & meta_flags::PRIMARY_IND
         } else {
             flags
         };

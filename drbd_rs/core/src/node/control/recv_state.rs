@@ -343,8 +343,7 @@ impl<S: Store> Resource<S> {
         self.log_rule(vol, &result, h);
         // A peer that attaches gets the own UUIDs only now. By corrected ones it would conclude
         // that nothing is to be done, whatever was written here since; by these it does what
-        // follows here.
-        // The C driver corrects them, and then waits in WFBitMapS.
+        // follows here. The C driver corrects them, and then waits in WFBitMapS.
         let attaches = peer.disk == Disk::Negotiating && self.state(vol).conn >= Conn::Connected;
         let missed_end = result.decision.rule == Rule(34);
         let own_fix = result.decision.own_fix;

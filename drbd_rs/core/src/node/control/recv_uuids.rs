@@ -89,6 +89,11 @@ impl<S: Store> Resource<S> {
         self.peer_has_own_uuids(vol);
         let change = StateChange::NONE.disk(Disk::UpToDate).pdsk(Disk::UpToDate);
         self.change_state(vol, change, Flags::VERBOSE, h);
+        // A state packet that was on its way may have told the peer otherwise.
+        let now = self.state(vol);
+        if now.conn >= Conn::Connected {
+            self.send_state(vol, now, h);
+        }
         let note = Note::UuidsNow {
             why: "receiver updated UUIDs to",
             uuids,

@@ -13,6 +13,7 @@ use super::super::control::IoErrorKind;
 use super::super::io::{AppOp, AppResult, BufId, Effect, Host, IoError, VolIx};
 use super::super::{Resource, Store, PEER};
 use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
 use crate::store::slab::Id;
 
 impl<S: Store> Resource<S> {
@@ -115,7 +116,10 @@ impl<S: Store> Resource<S> {
             return;
         };
         if r.is_write() && r.io.range.len.0 != 0 && (r.was_tried() || r.touched) {
-            let both = r.local == Local::Ok && r.net.is_good();
+            // A disk that the peer has lost was not flushed for the end of the epoch: what it had
+            // is in a cache at best. The C driver takes that for stable.
+            let gone = self.io_state(r.vol).pdsk < Disk::Inconsistent;
+            let both = r.local == Local::Ok && r.net.is_good() && !gone;
             if !both {
                 self.set_out_of_sync(r.vol, r.io.range, h);
             }

@@ -274,8 +274,7 @@ impl Request {
     }
 
     /// With protocol A nobody has said that the peer has it. That is enough beside a good copy
-    /// here; if this one has failed, the peer's has to be certain. The C driver calls such a write
-    /// done.
+    /// here; if this one has failed, the peer's has to be certain. The C driver does not wait.
     pub(super) fn needs_word(&self) -> bool {
         let failed = matches!(self.local, Local::Failed(_) | Local::Abandoned);
         let handed_over = self.expect == Expect::Sent && self.net.is_live();

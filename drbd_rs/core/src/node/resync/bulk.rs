@@ -12,7 +12,7 @@
 
 use super::super::io::{Host, VolIx};
 use super::super::request::Pages;
-use super::super::{After, Resource, Store};
+use super::super::{After, Note, Resource, Store};
 use super::Next;
 
 /// Operations that may wait.
@@ -91,7 +91,20 @@ impl<S: Store> Resource<S> {
         };
         match what {
             What::Set => disk.bitmap.set_all(),
-            What::Clear => disk.bitmap.clear_all(),
+            What::Clear => {
+                disk.bitmap.clear_all();
+                // It may have been left alone as long as all bits were set.
+                disk.al.set_suspended(false);
+            }
+        }
+        let suspended = self
+            .volumes
+            .get_mut(usize::from(vol.0))
+            .and_then(Option::as_mut)
+            .filter(|_| what == What::Clear)
+            .is_some_and(|v| core::mem::take(&mut v.ctl.al_suspended));
+        if suspended {
+            self.rs_log(vol, Note::AlResumed, h);
         }
         // What was counted per extent does not hold any more.
         let after = After::Resync(Next::BulkWritten(vol));

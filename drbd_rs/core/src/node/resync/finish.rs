@@ -154,6 +154,8 @@ impl<S: Store> Resource<S> {
         let now = h.now();
         let conn = self.rs_conn(vol);
         let target = matches!(conn, conn::State::SyncTarget | conn::State::PausedSyncT);
+        let disk = self.rs_vol(vol).and_then(|v| v.backing.as_ref());
+        let left = disk.map_or(0, |b| b.bitmap.weight());
         let Some(rs) = self.rs_mut(vol) else { return };
         let (ran, paused) = rs.marks.took(now);
         let kib = rs
@@ -162,7 +164,9 @@ impl<S: Store> Resource<S> {
             .checked_div(ran)
             .unwrap_or(0)
             .saturating_mul(4);
-        let failed = rs.marks.failed;
+        // A block that failed may have been written since: the two sides would not agree on the
+        // state of the target. The C driver counts failures only.
+        let failed = rs.marks.failed.min(left);
         let done = Note::ResyncDone {
             total: ran.saturating_add(paused),
             paused,

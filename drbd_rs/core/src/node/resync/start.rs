@@ -146,13 +146,24 @@ impl<S: Store> Resource<S> {
         };
         self.rs_log(vol, note, h);
         let apv = self.connected(PEER).map_or(0, |a| a.apv);
-        if side == Side::Source && apv < 96 {
-            if let Some(uuid) = self.uuid_begin_sync_source(vol, h) {
-                self.send_sync_uuid(vol, uuid, h);
-            }
+        let named = side == Side::Source && apv < 96;
+        if named && self.uuid_begin_sync_source(vol, h).is_some() {
+            self.md_sync(vol, After::Resync(Next::Named(vol)), h);
         }
         self.reconsider_pauses(h);
         self.md_dirty(vol, h);
+    }
+
+    /// The name of the resync is on the disk: the peer may hear of it.
+    pub(super) fn resync_named(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        let source = matches!(
+            self.rs_conn(vol),
+            conn::State::SyncSource | conn::State::PausedSyncS
+        );
+        let uuid = self.rs_disk_mut(vol).map(|(_, b)| b.disk.uuids.bitmap);
+        if let (true, true, Some(uuid)) = (ok, source, uuid) {
+            self.send_sync_uuid(vol, uuid, h);
+        }
     }
 
     /// The source's new generation of data (P_SYNC_UUID): this node becomes its target. It may

@@ -222,6 +222,10 @@ impl<S: Store> Resource<S> {
         let at = v.position;
         if at.0 >= capacity.0 || (v.begun && stops && at >= v.stop) {
             v.asks_no_more();
+            if rs.pending == 0 {
+                // The stop sector was moved before what is compared already: no verdict follows.
+                self.verify_done(vol, h);
+            }
             return;
         }
         let extent = at.rs_extent();

@@ -212,8 +212,12 @@ impl<S: Store> Resource<S> {
             return self.attach_fails(a, code.number(), h);
         }
         let susp_nod = self.ctl.susp.no_data;
+        // What waits for this disk is written again. With protocols A and B there may be more that
+        // the peer lacks: writes that applications were told of. The C driver forgets those.
+        let net = self.conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        let sure = net.is_none_or(|n| n.wire_protocol == 3);
         if let Some(v) = self.vol_mut(vol) {
-            let running = s.role == Role::Primary && susp_nod;
+            let running = s.role == Role::Primary && susp_nod && sure;
             v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
                 || (sb.flags.contains(Md::PRIMARY_IND) && !running);
             v.ctl.degraded_wfc = s.role != Role::Primary && sb.was_degraded();

@@ -46,7 +46,10 @@ impl<S: Store> Resource<S> {
                 let due = self
                     .vol_mut(vol)
                     .is_some_and(|v| core::mem::take(&mut v.ctl.new_current_uuid));
-                if !due {
+                // A peer that is back in sync gets the frozen writes again: it misses nothing.
+                let s = self.state(vol);
+                let back = s.conn >= Conn::Connected && s.pdsk == Disk::UpToDate;
+                if !due || back {
                     return Move::Go(Kind::Resume(r));
                 }
                 if self.state(vol).disk > Disk::Attaching && self.disk(vol).is_some() {
