@@ -399,33 +399,49 @@ impl World {
                 self.schedule_at(node, at, Event::Tick(nr));
             }
         }
+        if self.nodes[node].receiving {
+            return;
+        }
         self.receiver(node);
         if !self.nodes[node].jobs.is_empty() {
             self.next_job(node);
         }
     }
 
-    /// Lets the receiver do what it may. The step for a packet comes back here for the next one.
+    /// Lets the receiver do what it may, one packet after the other.
     pub(crate) fn receiver(&mut self, node: usize) {
+        if std::mem::replace(&mut self.nodes[node].receiving, true) {
+            return;
+        }
+        while self.receiver_goes_on(node) {}
+        self.nodes[node].receiving = false;
+    }
+
+    /// One packet; whether there was one.
+    fn receiver_goes_on(&mut self, node: usize) -> bool {
         let n = &mut self.nodes[node];
         let (Some(res), true) = (n.res.as_ref(), n.receiver) else {
-            return;
+            return false;
         };
         match res.receiver_wish(PEER) {
             ReceiverWish::Exit => {
                 n.receiver = false;
                 self.step(node, Input::ReceiverGone { peer: PEER });
+                true
             }
             ReceiverWish::Run => {
                 if n.trouble.deaf_until > self.now {
-                    return;
+                    return false;
                 }
                 let sockets = n.sockets.as_mut().filter(|s| s.ready);
-                if let Some(frame) = sockets.and_then(|s| s.inbox.pop_front()) {
+                let frame = sockets.and_then(|s| s.inbox.pop_front());
+                let found = frame.is_some();
+                if let Some(frame) = frame {
                     self.receive(node, 0, frame);
                 }
+                found
             }
-            ReceiverWish::Pause | ReceiverWish::Close => {}
+            ReceiverWish::Pause | ReceiverWish::Close => false,
         }
     }
 
