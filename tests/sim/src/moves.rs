@@ -84,6 +84,8 @@ struct Book {
     unstored: BTreeSet<u64>,
     /// It is source of a resync that has no name so far.
     unnamed: bool,
+    /// The peer has refused a write since the generation began (NEG_ACK).
+    refused: bool,
     wish: Wish,
 }
 
@@ -193,11 +195,18 @@ impl Facts<'_> {
             ..o
         };
         let fits = self.any(|s| u64::from(s.role.is_primary()) == n.current & 1);
-        // A peer that is Primary without a disk writes here.
+        // A peer that is Primary without a disk writes here. What it refused this node alone has,
+        // even if it was demoted since: without a new generation the copies pass for equal.
         let in_use = self.any(|s| s.role.is_primary() || s.peer.is_primary() || s.is_suspended());
-        let good = self.any(|s| s.disk == Disk::UpToDate);
+        let in_use = in_use || self.book.refused;
+        // A disk that failed while I/O was suspended has frozen writes, and the peer lacks them.
+        let good = self.any(|s| {
+            s.disk == Disk::UpToDate || s.disk == Disk::Failed && s.is_suspended()
+        });
         let alone = self.any(|s| {
-            s.conn < Conn::Connected || s.conn == Conn::Connected && s.pdsk != Disk::UpToDate
+            // A peer that is behind is only told where it misses writes.
+            let missed = matches!(s.conn, Conn::Connected) && s.pdsk != Disk::UpToDate;
+            s.conn < Conn::Connected || s.conn == Conn::Ahead || missed
         });
         let why = match self.book.wish {
             Wish::NewUuid if o.bitmap == 0 => "generation: new-current-uuid",
@@ -457,6 +466,7 @@ impl World {
                 None
             };
             let book = &mut self.ledger.books[node];
+            book.refused &= !kind.starts_with("generation");
             book.unstored.extend(made.map(name));
         }
         self.ledger.seen.extend(slots(&n).map(name));
@@ -482,6 +492,7 @@ impl World {
         let book = &mut self.ledger.books[node];
         book.unstored.clear();
         book.unnamed = false;
+        book.refused = false;
         book.hold(there);
         // Since the node was here it may have been given back what it had before.
         book.stored = book.last;
@@ -494,11 +505,22 @@ impl World {
         self.tells(node, p.bitmap);
     }
 
+    /// Of a disk that failed while a generation was being stored it is told as well: nothing more
+    /// is written under that name, but the disk may come back with it, and a Primary whose data
+    /// these are must not go on with older ones.
     fn tells(&mut self, node: usize, uuid: u64) {
-        if self.ledger.books[node].unstored.contains(&name(uuid)) {
+        let machine = self.nodes[node].res.as_ref();
+        let disk = machine.and_then(|r| r.volume_status(VOL));
+        let failed = disk.is_none_or(|v| v.state.disk <= Disk::Failed);
+        if !failed && self.ledger.books[node].unstored.contains(&name(uuid)) {
             let why = format!("n{node} tells of {uuid:016X}, which is not on its disk");
             self.violated("what a node begins is stored before the peer hears", &why);
         }
+    }
+
+    /// The peer could not write.
+    pub(crate) fn refused(&mut self, node: usize) {
+        self.ledger.books[node].refused = true;
     }
 
     /// A superblock reaches the disk.
@@ -536,7 +558,9 @@ impl World {
     /// An application hears that its write is done, which only this node has.
     pub(crate) fn check_generation(&mut self, node: usize, done: &App, result: AppResult) {
         let n = &self.nodes[node];
-        let alone = done.link == 0 && n.link() == 0 && n.state.conn < Conn::Connected;
+        let apart = done.link == 0 && n.link() == 0 && n.state.conn < Conn::Connected;
+        // The peer is told where it misses writes, and by what name it misses them.
+        let alone = apart || n.state.conn == Conn::Ahead;
         let writes = matches!(
             done.io.op,
             AppOp::Write | AppOp::Discard | AppOp::WriteZeroes { .. }

@@ -128,6 +128,8 @@ impl<S: Store> Resource<S> {
             v.io.ahead_due = None;
             return;
         }
+        // The peer takes the generation that it is ahead by over at the end of the resync.
+        let busy = busy || v.io.generation;
         if v.io.ahead_due.is_none() && v.io.live == 0 {
             v.io.ahead_due = Some(now.plus(RECOVERY));
         }

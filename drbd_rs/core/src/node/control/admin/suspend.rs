@@ -8,7 +8,6 @@ use crate::state::Ss;
 
 use super::super::super::io::{Host, OpId, VolIx};
 use super::super::super::note::Note;
-use super::super::super::request::Thaw;
 use super::super::super::{Resource, Store};
 use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move};
@@ -78,15 +77,8 @@ impl<S: Store> Resource<S> {
                 Move::Ask(Kind::Resume(r), Ask::volume(vol, change, Flags::VERBOSE))
             }
             (Step::Asked, Event::Code(code)) => {
-                if code == Ss::Success {
-                    let s = self.state(vol);
-                    if s.conn < Conn::Connected {
-                        self.thaw_all(Thaw::FailPeerLeg, h);
-                    }
-                    if matches!(s.disk, Disk::Diskless | Disk::Failed) {
-                        self.thaw_all(Thaw::FailLocal, h);
-                    }
-                }
+                // The frozen requests come first, by one walk for both of their legs: whether the
+                // peer is there decides. The C driver sends them again only if there is a disk.
                 self.gate_open(vol, h);
                 Move::Done(code.number())
             }
