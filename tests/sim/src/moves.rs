@@ -529,6 +529,12 @@ impl World {
         }
     }
 
+    /// A superblock does not reach the disk, which is given up for that. The peer hears of what it
+    /// should have said all the same: it must not take an older copy for this one later.
+    pub(crate) fn uuids_not_stored(&mut self, node: usize) {
+        self.ledger.books[node].unstored.clear();
+    }
+
     /// An application hears that its write is done, which only this node has.
     pub(crate) fn check_generation(&mut self, node: usize, done: &App, result: AppResult) {
         let n = &self.nodes[node];
