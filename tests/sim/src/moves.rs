@@ -505,14 +505,8 @@ impl World {
         self.tells(node, p.bitmap);
     }
 
-    /// Of a disk that failed while a generation was being stored it is told as well: nothing more
-    /// is written under that name, but the disk may come back with it, and a Primary whose data
-    /// these are must not go on with older ones.
     fn tells(&mut self, node: usize, uuid: u64) {
-        let machine = self.nodes[node].res.as_ref();
-        let disk = machine.and_then(|r| r.volume_status(VOL));
-        let failed = disk.is_none_or(|v| v.state.disk <= Disk::Failed);
-        if !failed && self.ledger.books[node].unstored.contains(&name(uuid)) {
+        if self.ledger.books[node].unstored.contains(&name(uuid)) {
             let why = format!("n{node} tells of {uuid:016X}, which is not on its disk");
             self.violated("what a node begins is stored before the peer hears", &why);
         }
@@ -553,6 +547,12 @@ impl World {
                 self.violated("superblocks say what UUIDs there are", &why);
             }
         }
+    }
+
+    /// A superblock does not reach the disk, which is given up for that. The peer hears of what it
+    /// should have said all the same: it must not take an older copy for this one later.
+    pub(crate) fn uuids_not_stored(&mut self, node: usize) {
+        self.ledger.books[node].unstored.clear();
     }
 
     /// An application hears that its write is done, which only this node has.

@@ -232,6 +232,7 @@ impl<S: Store> Resource<S> {
     /// Whether a UUID that this node made up is not stable: nobody may hear of it.
     pub(crate) fn md_begins(&self, vol: VolIx) -> bool {
         self.io_vol(vol)
+            .filter(|v| !v.ctl.dropped)
             .and_then(|v| v.backing.as_ref())
             .is_some_and(|b| b.meta_io.begun || b.meta_io.begun_in_flight)
     }

@@ -51,7 +51,13 @@ impl<S: Store> Resource<S> {
                 if !due || back {
                     return Move::Go(Kind::Resume(r));
                 }
-                if self.state(vol).disk > Disk::Attaching && self.disk(vol).is_some() {
+                let held = self.disk(vol).filter(|_| s.disk > Disk::Attaching);
+                if let Some(uuids) = held.map(|d| d.uuids) {
+                    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated);
+                    if stale || uuids.bitmap != 0 {
+                        // A resync has begun meanwhile: either way it is known who lacks what.
+                        return Move::Go(Kind::Resume(r));
+                    }
                     self.uuid_new_current(vol, h);
                     let after = self.operation_goes_on();
                     self.md_sync(vol, after, h);
