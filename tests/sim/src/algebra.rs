@@ -210,7 +210,8 @@ fn by_the_peer(s: &State, to: &mut Wishes) {
     if comes_up || s.conn == Conn::Connected {
         conns.extend([Conn::WFBitMapS, Conn::WFBitMapT, Conn::Behind]);
     }
-    if matches!(s.conn, Conn::SyncTarget | Conn::PausedSyncT) || s.conn.is_verify() {
+    let target = [Conn::WFSyncUUID, Conn::SyncTarget, Conn::PausedSyncT];
+    if target.contains(&s.conn) || s.conn.is_verify() {
         // A peer that is source, or compares, may pull ahead.
         conns.push(Conn::Behind);
     }

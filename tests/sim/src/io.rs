@@ -240,6 +240,9 @@ impl World {
             page[..found.len()].copy_from_slice(found);
         } else {
             let w = n.writes.remove(Node::key(io)).expect("a write in flight");
+            if failed && op == MetaOp::WriteSuperblock {
+                self.uuids_not_stored(node);
+            }
             if !failed {
                 if op == MetaOp::WriteSuperblock {
                     self.uuids_stored(node, &w.bytes);

@@ -84,6 +84,8 @@ struct Book {
     unstored: BTreeSet<u64>,
     /// It is source of a resync that has no name so far.
     unnamed: bool,
+    /// The peer has refused a write since the generation began (NEG_ACK).
+    refused: bool,
     wish: Wish,
 }
 
@@ -193,11 +195,18 @@ impl Facts<'_> {
             ..o
         };
         let fits = self.any(|s| u64::from(s.role.is_primary()) == n.current & 1);
-        // A peer that is Primary without a disk writes here.
+        // A peer that is Primary without a disk writes here. What it refused this node alone has,
+        // even if it was demoted since: without a new generation the copies pass for equal.
         let in_use = self.any(|s| s.role.is_primary() || s.peer.is_primary() || s.is_suspended());
-        let good = self.any(|s| s.disk == Disk::UpToDate);
+        let in_use = in_use || self.book.refused;
+        // A disk that failed while I/O was suspended has frozen writes, and the peer lacks them.
+        let good = self.any(|s| {
+            s.disk == Disk::UpToDate || s.disk == Disk::Failed && s.is_suspended()
+        });
         let alone = self.any(|s| {
-            s.conn < Conn::Connected || s.conn == Conn::Connected && s.pdsk != Disk::UpToDate
+            // A peer that is behind is only told where it misses writes.
+            let missed = matches!(s.conn, Conn::Connected) && s.pdsk != Disk::UpToDate;
+            s.conn < Conn::Connected || s.conn == Conn::Ahead || missed
         });
         let why = match self.book.wish {
             Wish::NewUuid if o.bitmap == 0 => "generation: new-current-uuid",
@@ -457,6 +466,7 @@ impl World {
                 None
             };
             let book = &mut self.ledger.books[node];
+            book.refused &= !kind.starts_with("generation");
             book.unstored.extend(made.map(name));
         }
         self.ledger.seen.extend(slots(&n).map(name));
@@ -482,6 +492,7 @@ impl World {
         let book = &mut self.ledger.books[node];
         book.unstored.clear();
         book.unnamed = false;
+        book.refused = false;
         book.hold(there);
         // Since the node was here it may have been given back what it had before.
         book.stored = book.last;
@@ -499,6 +510,11 @@ impl World {
             let why = format!("n{node} tells of {uuid:016X}, which is not on its disk");
             self.violated("what a node begins is stored before the peer hears", &why);
         }
+    }
+
+    /// The peer could not write.
+    pub(crate) fn refused(&mut self, node: usize) {
+        self.ledger.books[node].refused = true;
     }
 
     /// A superblock reaches the disk.
@@ -533,10 +549,18 @@ impl World {
         }
     }
 
+    /// A superblock does not reach the disk, which is given up for that. The peer hears of what it
+    /// should have said all the same: it must not take an older copy for this one later.
+    pub(crate) fn uuids_not_stored(&mut self, node: usize) {
+        self.ledger.books[node].unstored.clear();
+    }
+
     /// An application hears that its write is done, which only this node has.
     pub(crate) fn check_generation(&mut self, node: usize, done: &App, result: AppResult) {
         let n = &self.nodes[node];
-        let alone = done.link == 0 && n.link() == 0 && n.state.conn < Conn::Connected;
+        let apart = done.link == 0 && n.link() == 0 && n.state.conn < Conn::Connected;
+        // The peer is told where it misses writes, and by what name it misses them.
+        let alone = apart || n.state.conn == Conn::Ahead;
         let writes = matches!(
             done.io.op,
             AppOp::Write | AppOp::Discard | AppOp::WriteZeroes { .. }

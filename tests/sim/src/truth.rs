@@ -435,6 +435,15 @@ impl World {
             }
             self.truth.debts[node].add(*sector, value);
         }
+        if self.knobs.protocol == 2 {
+            // What it has received and not written is acknowledged, and goes with the node.
+            let known = self.nodes[node].disk.data_sectors();
+            let data = self.nodes[node].disk.data(Sectors(known as u64)).to_vec();
+            let all = self.truth.debts[node].one.len().min(known);
+            for (sector, value) in data.into_iter().enumerate().take(all) {
+                self.truth.debts[node].add(sector as u32, value);
+            }
+        }
         self.stats.lost_sectors += lost.len() as u64;
     }
 

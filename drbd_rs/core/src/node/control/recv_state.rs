@@ -7,6 +7,7 @@
 
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
+use crate::state::effects::promoted_by_force;
 use crate::state::{Ss, State};
 use crate::uuid::{
     first_line, handshake, AfterSb, DecideContext, DryRun, Handshake, HandshakeContext, Helper,
@@ -209,8 +210,11 @@ impl<S: Store> Resource<S> {
         let connected = os.conn == Conn::Connected;
         let attaching = peer.disk == Disk::Negotiating || os.disk == Disk::Negotiating;
         let asked = peer.conn >= Conn::StartingSyncS && peer.conn <= Conn::WFBitMapT;
+        // The order by which the peer asked for that may have been undone by a packet from before
+        // it, which was under way. The C driver waits for one more packet then, perhaps for ever.
+        let forced = peer.disk == Disk::UpToDate && promoted_by_force(os, peer.role);
         os.conn < Conn::Connected
-            || (connected && (attaching || asked))
+            || (connected && (attaching || asked || forced))
             || self.vol(vol).is_some_and(|v| v.ctl.consider_resync)
     }
 

@@ -68,9 +68,13 @@ impl<S: Store> Resource<S> {
 
     /// The first write that only this node gets begins a generation of data; it waits until that
     /// is stored, and for the end of a handshake. Mostly the generation began when the peer was
-    /// lost; not so if this disk was not there then (the C driver forgets it in that case).
+    /// lost; not so if this disk was not there then (the C driver forgets it in that case), nor if
+    /// the peer is there and writes are only announced. Should a node that is ahead leave as
+    /// Secondary, nothing else says that the two copies differ: the C driver then takes the stale
+    /// one for good.
     fn goes_on_alone(&mut self, vol: VolIx, s: State, h: &mut impl Host) -> bool {
-        let alone = s.role.is_primary() && s.disk == Disk::UpToDate && s.conn <= Conn::Connected;
+        let missed = s.conn <= Conn::Connected || s.conn == Conn::Ahead;
+        let alone = s.role.is_primary() && s.disk == Disk::UpToDate && missed;
         let Some(v) = self.io_vol(vol).filter(|_| alone) else {
             return false;
         };

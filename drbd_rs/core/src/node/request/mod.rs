@@ -385,9 +385,9 @@ impl<S: Store> Resource<S> {
     }
 
     /// Goes on with what waited.
-    pub(crate) fn request_next(&mut self, next: Next, h: &mut impl Host) {
+    pub(crate) fn request_next(&mut self, next: Next, ok: bool, h: &mut impl Host) {
         match next {
-            Next::Generation(vol) => self.generation_begun(vol, h),
+            Next::Generation(vol) => self.generation_begun(vol, ok, h),
         }
     }
 

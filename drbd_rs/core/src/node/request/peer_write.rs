@@ -425,7 +425,12 @@ impl<S: Store> Resource<S> {
     }
 
     /// It is stored; the peer is told, and its writes go on.
-    pub(super) fn generation_begun(&mut self, vol: VolIx, h: &mut impl Host) {
+    pub(super) fn generation_begun(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        if ok && self.md_begins(vol) {
+            // A resync has got a name meanwhile, which would be told with it.
+            self.md_stable(vol, After::Request(Next::Generation(vol)), h);
+            return;
+        }
         if let Some(v) = self.io_vol_mut(vol) {
             v.io.generation = false;
         }

@@ -140,7 +140,7 @@ impl<S: Store> Resource<S> {
     /// The UUIDs of the disk of a volume, as they are in memory; `None` as long as it attaches.
     pub fn data_uuids(&self, vol: VolIx) -> Option<UuidSet> {
         let v = self.vol(vol)?;
-        let shown = v.state.disk > Disk::Attaching;
+        let shown = v.state.disk != Disk::Attaching;
         v.backing.as_ref().filter(|_| shown).map(|b| b.disk.uuids)
     }
 
