@@ -34,8 +34,11 @@ pub struct Disk {
     bytes: Vec<u8>,
     /// Where that begins.
     first_byte: usize,
-    /// Sectors when `drbdmeta` found metadata last.
+    /// Sectors when `drbdmeta` found metadata last: what it remembers, as in its `lk_bdev`. It does
+    /// not hear of metadata that a kernel has moved.
     pub known: Sectors,
+    /// Sectors when metadata were written to the end of the device last: where they really are.
+    pub there: Sectors,
     /// Versions since the last flush in the order of writing; the first one of each sector is
     /// preceded by the durable one.
     data_log: Vec<Version<u64>>,
@@ -55,6 +58,7 @@ impl Disk {
             bytes: vec![0; bytes],
             first_byte: first_byte.0 as usize,
             known: size,
+            there: size,
             data_log: Vec::new(),
             meta_log: Vec::new(),
             logged: vec![0; (first_byte.0 as usize).div_ceil(64)],

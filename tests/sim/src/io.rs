@@ -243,10 +243,9 @@ impl World {
             if !failed {
                 if op == MetaOp::WriteSuperblock {
                     self.uuids_stored(node, &w.bytes);
-                    // Whoever resizes makes a note of where the metadata are now.
                     let disk = &mut self.nodes[node].disk;
                     if sector == drbdmeta::layout(disk.size()).superblock {
-                        disk.known = disk.size();
+                        disk.there = disk.size();
                     }
                     self.superblock_written(node, &w.bytes);
                 }
