@@ -37,8 +37,10 @@ pub struct Disk {
     /// Sectors when `drbdmeta` found metadata last: what it remembers, as in its `lk_bdev`. It does
     /// not hear of metadata that a kernel has moved.
     pub known: Sectors,
-    /// Sectors when metadata were written to the end of the device last: where they really are.
+    /// Sectors of a device that ends behind the superblock that was written last.
     pub there: Sectors,
+    /// All sizes that it had.
+    pub sizes: Vec<Sectors>,
     /// Versions since the last flush in the order of writing; the first one of each sector is
     /// preceded by the durable one.
     data_log: Vec<Version<u64>>,
@@ -59,6 +61,7 @@ impl Disk {
             first_byte: first_byte.0 as usize,
             known: size,
             there: size,
+            sizes: vec![size],
             data_log: Vec::new(),
             meta_log: Vec::new(),
             logged: vec![0; (first_byte.0 as usize).div_ceil(64)],
@@ -80,6 +83,7 @@ impl Disk {
         self.bytes
             .resize((size as usize - self.first_byte) * 512, 0);
         self.logged.resize((size as usize).div_ceil(64), 0);
+        self.sizes.push(Sectors(size));
     }
 
     /// Tags of data sectors.

@@ -244,9 +244,14 @@ impl World {
                 if op == MetaOp::WriteSuperblock {
                     self.uuids_stored(node, &w.bytes);
                     let disk = &mut self.nodes[node].disk;
-                    if sector == drbdmeta::layout(disk.size()).superblock {
-                        disk.there = disk.size();
-                    }
+                    // It may have grown since the machine has measured it.
+                    let at = |size: &&Sectors| drbdmeta::layout(**size).superblock == sector;
+                    disk.there = *disk
+                        .sizes
+                        .iter()
+                        .rev()
+                        .find(at)
+                        .expect("the end of a device");
                     self.superblock_written(node, &w.bytes);
                 }
                 self.nodes[node].land(w, true);
