@@ -27,9 +27,24 @@ impl World {
         }
         // Half of the runs begin in the middle of the first resync.
         if self.rng.percent(50) {
-            self.run_for("a first resync", PATIENCE, World::is_in_sync);
+            self.await_first_resync();
             self.agreed();
         }
+    }
+
+    /// A Primary whose peer is slow may leave it (`on-congestion disconnect`): then somebody has to
+    /// connect again.
+    fn await_first_resync(&mut self) {
+        let end = self.now.plus(Duration::secs(PATIENCE));
+        while self.knobs.on_congestion == 2 && !self.is_in_sync() && self.now < end {
+            self.run(Duration::secs(1));
+            for node in 0..self.nodes.len() {
+                if self.nodes[node].state.conn == Conn::StandAlone {
+                    self.want(node, Job::Connect(false));
+                }
+            }
+        }
+        self.run_for("a first resync", PATIENCE, World::is_in_sync);
     }
 
     /// As everybody does: connect, force one node, wait for the resync.

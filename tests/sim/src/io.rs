@@ -246,11 +246,15 @@ impl World {
             if !failed {
                 if op == MetaOp::WriteSuperblock {
                     self.uuids_stored(node, &w.bytes);
-                    // Whoever resizes makes a note of where the metadata are now.
                     let disk = &mut self.nodes[node].disk;
-                    if sector == drbdmeta::layout(disk.size()).superblock {
-                        disk.known = disk.size();
-                    }
+                    // It may have grown since the machine has measured it.
+                    let at = |size: &&Sectors| drbdmeta::layout(**size).superblock == sector;
+                    disk.there = *disk
+                        .sizes
+                        .iter()
+                        .rev()
+                        .find(at)
+                        .expect("the end of a device");
                     self.superblock_written(node, &w.bytes);
                 }
                 self.nodes[node].land(w, true);

@@ -92,6 +92,8 @@ impl World {
             }
             Job::Off => {}
         }
+        // What was refused at once is over.
+        self.next_job(node);
     }
 
     /// Applications open the device, if they may, and close it. Says whether it is open.

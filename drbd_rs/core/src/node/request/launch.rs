@@ -356,20 +356,28 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// What makes a write count as replicated. Where the peer's copy is the only good one, with
+    /// protocol B it has to be on the peer's disk, which may fail. Older peers do not look at what
+    /// the packet asks for.
+    fn expected(&self, vol: VolIx, apv: u32) -> Expect {
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        let lone = self.io_state(vol).disk != Disk::UpToDate && apv >= 100;
+        match conf.map_or(3, |n| n.wire_protocol) {
+            1 => Expect::Sent,
+            2 if !lone => Expect::Received,
+            _ => Expect::Written,
+        }
+    }
+
     /// Queues the write for the peer, behind a barrier where it begins an epoch.
     pub(super) fn queue_write(&mut self, id: Id, h: &mut impl Host) {
         let Some(agreed) = self.connected(PEER) else {
             return;
         };
-        let protocol = self
-            .io_conn(PEER)
-            .and_then(|c| c.ctl.conf.as_ref())
-            .map_or(3, |n| n.wire_protocol);
-        let expect = match protocol {
-            1 => Expect::Sent,
-            2 => Expect::Received,
-            _ => Expect::Written,
+        let Some(vol) = self.io.requests.get(id).map(|r| r.vol) else {
+            return;
         };
+        let expect = self.expected(vol, agreed.apv);
         self.net_begins(id, expect);
         let Some(r) = self.io.requests.get(id).copied() else {
             return;

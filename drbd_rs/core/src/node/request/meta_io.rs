@@ -640,6 +640,7 @@ impl<S: Store> Resource<S> {
         let name = Name::unpack(io.0);
         if let Some(
             Name::Superblock(vol)
+            | Name::OldSuperblock(vol)
             | Name::AlBlock(vol)
             | Name::AlPage(vol, _)
             | Name::BitmapPage(vol, _),
@@ -649,6 +650,7 @@ impl<S: Store> Resource<S> {
         }
         match name {
             Some(Name::Superblock(vol)) => self.superblock_written(vol, ok, h),
+            Some(Name::OldSuperblock(vol)) => self.superblock_erased(vol, ok, h),
             Some(Name::AlBlock(vol)) => self.al_block_done(vol, ok, h),
             Some(Name::AlPage(vol, n)) => self.al_page_done(vol, n, ok, h),
             Some(Name::BitmapPage(vol, n)) => self.job_page_done(vol, n, page, ok, h),
@@ -657,7 +659,7 @@ impl<S: Store> Resource<S> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn emit_meta(
+    pub(super) fn emit_meta(
         &mut self,
         vol: VolIx,
         name: Name,
@@ -714,13 +716,14 @@ impl<S: Store> Resource<S> {
                     b.bitmap.copy_page(u64::from(n), page);
                 }
             }
-            Some(Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {}
+            Some(Name::OldSuperblock(_) | Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {
+            }
         }
     }
 }
 
 /// How metadata that others rely on is written.
-const fn durable(flushes: bool) -> IoFlags {
+pub(super) const fn durable(flushes: bool) -> IoFlags {
     IoFlags {
         sync: true,
         fua: flushes,

@@ -474,6 +474,7 @@ impl<S: Store> Resource<S> {
             Some(token::Name::Flush(vol)) => self.epoch_flushed(vol, result, h),
             Some(
                 token::Name::Superblock(_)
+                | token::Name::OldSuperblock(_)
                 | token::Name::AlBlock(_)
                 | token::Name::AlPage(..)
                 | token::Name::BitmapPage(..),
@@ -490,6 +491,7 @@ impl<S: Store> Resource<S> {
             Some(
                 token::Name::Flush(_)
                 | token::Name::Superblock(_)
+                | token::Name::OldSuperblock(_)
                 | token::Name::AlBlock(_)
                 | token::Name::AlPage(..)
                 | token::Name::BitmapPage(..),

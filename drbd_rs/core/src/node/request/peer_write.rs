@@ -244,6 +244,7 @@ impl<S: Store> Resource<S> {
             }
             self.send_ack(vol, Packet::NegAck, range, w.block_id, h);
             Self::free_buf(buf, h);
+            self.restart_postponed(vol, range);
             return Ok(());
         }
         if !self.is_on_device(vol, w.sector, w.bytes) {
@@ -341,6 +342,7 @@ impl<S: Store> Resource<S> {
             if !self.io_has_disk(r.vol) {
                 self.io.peer_waiting.pop_front();
                 self.end_peer_write(id, r, Err(super::super::IoError::Io), h);
+                self.restart_postponed(r.vol, r.range);
                 continue;
             }
             match self.turn_comes(id, &r, h) {
