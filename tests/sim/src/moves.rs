@@ -200,12 +200,11 @@ impl Facts<'_> {
         let in_use = self.any(|s| s.role.is_primary() || s.peer.is_primary() || s.is_suspended());
         let in_use = in_use || self.book.refused;
         // A disk that failed while I/O was suspended has frozen writes, and the peer lacks them.
-        let good = self.any(|s| {
-            s.disk == Disk::UpToDate || s.disk == Disk::Failed && s.is_suspended()
-        });
+        let good =
+            self.any(|s| s.disk == Disk::UpToDate || s.disk == Disk::Failed && s.is_suspended());
         let alone = self.any(|s| {
             // A peer that is behind is only told where it misses writes.
-            let missed = matches!(s.conn, Conn::Connected) && s.pdsk != Disk::UpToDate;
+            let missed = s.conn == Conn::Connected && s.pdsk != Disk::UpToDate;
             s.conn < Conn::Connected || s.conn == Conn::Ahead || missed
         });
         let why = match self.book.wish {

@@ -465,10 +465,8 @@ impl World {
 
     /// Reads a frame as receiver or asender do.
     pub(crate) fn receive(&mut self, node: usize, ix: usize, frame: Frame) {
-        let on = match ix {
-            0 => Socket::Data,
-            _ => Socket::Meta,
-        };
+        let data = ix == 0;
+        let on = if data { Socket::Data } else { Socket::Meta };
         let (apv, features) = self.net.agreed;
         let read = || -> Result<_, String> {
             let header = Header::decode(apv, &frame.bytes).map_err(|e| format!("{e:?}"))?;
