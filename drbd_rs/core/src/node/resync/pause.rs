@@ -50,7 +50,9 @@ impl<S: Store> Resource<S> {
                 if seen.is_verify() {
                     rs.marks.end();
                 }
-                self.drop_requests(vol);
+                if matches!(seen, conn::State::SyncSource | conn::State::PausedSyncS) {
+                    self.drop_requests(vol);
+                }
             }
             (true | false, false) => {}
         }
