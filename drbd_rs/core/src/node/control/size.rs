@@ -13,8 +13,8 @@
 //! trusted: whatever a crash leaves behind it, the next attach begins with a full resync, and
 //! before it the old metadata are untouched. Then the old superblock is overwritten, which the C
 //! driver leaves: should the device grow once more while nobody looks, drbdmeta would find it where
-//! it saw one last, and take metadata of long ago for those of today. The device has a new size only when all is stored.
-//! Meanwhile no application I/O is admitted and the receiver waits.
+//! it saw one last, and take metadata of long ago for those of today. The device has a new size
+//! only when all is stored. Meanwhile no application I/O is admitted and the receiver waits.
 //!
 //! The C driver works the place of the metadata out anew whenever it looks at the size, and so does
 //! this: a backing device that grew has its internal metadata moved to the new end even if the

@@ -72,8 +72,8 @@ impl<S: Store> Resource<S> {
         self.ctl.stirred = true;
     }
 
-    /// Makes the superblock that lies at `old` unreadable, for good; then runs `after`. The metadata
-    /// must be held, and that of the new place be stable.
+    /// Makes the superblock that lies at `old` unreadable, for good; then runs `after`. The
+    /// metadata must be held, and the superblock of the new place be stable.
     pub(crate) fn erase_superblock(
         &mut self,
         vol: VolIx,

@@ -50,7 +50,9 @@ impl<S: Store> Resource<S> {
                 if seen.is_verify() {
                     rs.marks.end();
                 }
-                self.drop_requests(vol);
+                if matches!(seen, conn::State::SyncSource | conn::State::PausedSyncS) {
+                    self.drop_requests(vol);
+                }
             }
             (true | false, false) => {}
         }
@@ -84,10 +86,10 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// A resync is over as the peer has lost its disk: it has forgotten what it asked for. Should it
-    /// have a disk again when a block was read here, that would be answered in the middle of another
-    /// resync, and the block, which nobody protects any more, be older than writes sent before it.
-    /// The C driver sends it.
+    /// A resync is over as the peer has lost its disk: it has forgotten what it asked for. Should
+    /// it have a disk again when a block was read here, that would be answered in the middle of
+    /// another resync, and the block, which nobody protects any more, be older than writes sent
+    /// before it. The C driver sends it.
     fn drop_requests(&mut self, vol: VolIx) {
         let gone = self.rs_vol(vol).is_some_and(|v| {
             v.state.conn >= conn::State::Connected && v.state.pdsk < disk::State::Inconsistent

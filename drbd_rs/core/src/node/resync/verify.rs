@@ -204,7 +204,7 @@ impl<S: Store> Resource<S> {
             return false;
         };
         if core::mem::take(&mut rs.verify.moved) && rs.finish == Finish::Idle {
-            // The C driver waits for ever, if all was asked for and something is yet to be compared.
+            // The C driver waits for ever, if all was asked for and not all is compared.
             rs.verify.next.get_or_insert(now);
         }
         if rs.verify.next.is_some_and(|at| at <= now) {

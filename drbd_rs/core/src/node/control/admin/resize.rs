@@ -194,8 +194,8 @@ impl<S: Store> Resource<S> {
         if v.state.conn == Conn::Connected {
             v.ctl.resize_pending |= grew;
             self.send_uuids(vol, 0, h);
-            // Without a disk the peer has no size to answer with, and a C driver would take the room
-            // on this disk for the size of the device.
+            // Without a disk the peer has no size to answer with, and a C driver would take the
+            // room on this disk for the size of the device.
             self.send_sizes_as(vol, r.dds_flags(), asks, h);
         }
         Move::Done(ErrCode::NoError.number())
