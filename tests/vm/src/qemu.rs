@@ -46,6 +46,8 @@ pub struct Machine {
     pub log: PathBuf,
     /// Virtual processors.
     pub cpus: u32,
+    /// Whether discards are passed on to the disks.
+    pub discards: bool,
     /// Memory in MiB.
     pub memory: u32,
     /// `kvm` or `tcg`.
@@ -101,8 +103,11 @@ impl Machine {
                 &format!("virtio-blk-pci,drive=i{i},serial=image{i}"),
             ]);
         }
+        let discard = if self.discards { "unmap" } else { "ignore" };
         for (i, socket) in self.disks.iter().enumerate() {
-            let node = format!("driver=nbd,node-name=d{i},server.type=unix,server.path=");
+            let node = format!(
+                "driver=nbd,node-name=d{i},discard={discard},server.type=unix,server.path="
+            );
             add(&["-blockdev", &format!("{node}{},export=disk", text(socket))]);
             let device = "write-cache=on,rerror=report,werror=report";
             add(&[

@@ -11,7 +11,7 @@ use super::token::{self, Name};
 use super::super::io::{
     AppOp, Data as LocalData, Effect, Host, IoError, LocalOp, Payload, Sock, VolIx,
 };
-use super::super::{Resource, Store, PEER};
+use super::super::{Backing, Resource, Store, PEER};
 use crate::bitmap::BitSpan;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
@@ -287,6 +287,18 @@ impl<S: Store> Resource<S> {
         self.submit_local_as(id, may_hang, h);
     }
 
+    /// What a discard is for the own disk: where nobody promises that what was discarded reads as
+    /// zero, it is zeroed out, or the two nodes might read different data.
+    pub(in crate::node) fn discard_op(&self, vol: VolIx) -> LocalOp {
+        let backing = self.io_vol(vol).and_then(|v| v.backing.as_ref());
+        let reliable =
+            |b: &Backing<S>| b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.discard;
+        match backing.is_some_and(reliable) {
+            true => LocalOp::Discard,
+            false => LocalOp::ZeroOut { unmap: true },
+        }
+    }
+
     pub(super) fn submit_local_as(&mut self, id: Id, copy: bool, h: &mut impl Host) {
         let now = h.now();
         let Some(r) = self.io.requests.get_mut(id) else {
@@ -304,7 +316,7 @@ impl<S: Store> Resource<S> {
         let (op, data) = match io.op {
             AppOp::Read => (LocalOp::Read, pages),
             AppOp::Write => (LocalOp::Write, pages),
-            AppOp::Discard => (LocalOp::Discard, LocalData::None),
+            AppOp::Discard => (self.discard_op(vol), LocalData::None),
             AppOp::WriteZeroes { unmap } => (LocalOp::ZeroOut { unmap }, LocalData::None),
             AppOp::Flush => (LocalOp::Flush, LocalData::None),
         };

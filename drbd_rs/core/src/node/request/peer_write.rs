@@ -173,10 +173,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         let features = self.connected(PEER).map_or(0, |a| a.features);
-        let reliable = self
-            .io_vol(vol)
-            .and_then(|v| v.backing.as_ref())
-            .is_some_and(|b| b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.discard);
+        let reliable = self.discard_op(vol) == LocalOp::Discard;
         let kind = if zeroes {
             Kind::ZeroOut {
                 unmap: p.flags & dp::DISCARD != 0,

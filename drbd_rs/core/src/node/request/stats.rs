@@ -137,6 +137,14 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// A connection is configured: what was moved over another one does not count any more.
+    pub(crate) fn reset_moved(&mut self) {
+        for v in self.volumes.iter_mut().flatten() {
+            v.io.counts.sent = Sectors(0);
+            v.io.counts.received = Sectors(0);
+        }
+    }
+
     /// I/O in flight on the backing device and its metadata; at least one if the resync has any.
     pub(crate) fn local_refs(&self, vol: VolIx) -> u32 {
         let meta = |v: &Volume<S>| v.backing.as_ref().map_or(0, |b| b.meta_io.in_flight());
