@@ -92,6 +92,22 @@ impl Machine {
             &format!("socket,id=agent,path={}", text(&self.agent)),
         ]);
         add(&["-device", "virtserialport,chardev=agent,name=drbd.lab"]);
+        self.add_disks(&mut add);
+        let (own, switch) = &self.net;
+        let local = format!("local.type=unix,local.path={}", text(own));
+        let remote = format!("remote.type=unix,remote.path={}", text(switch));
+        add(&["-netdev", &format!("dgram,id=net,{local},{remote}")]);
+        add(&[
+            "-device",
+            &format!(
+                "virtio-net-pci,netdev=net,mac=52:54:00:77:00:{:02x}",
+                self.mac
+            ),
+        ]);
+        a
+    }
+
+    fn add_disks(&self, add: &mut impl FnMut(&[&str])) {
         for (i, image) in self.images.iter().enumerate() {
             let path = text(image);
             add(&[
@@ -115,18 +131,6 @@ impl Machine {
                 &format!("virtio-blk-pci,drive=d{i},serial=disk{i},{device}"),
             ]);
         }
-        let (own, switch) = &self.net;
-        let local = format!("local.type=unix,local.path={}", text(own));
-        let remote = format!("remote.type=unix,remote.path={}", text(switch));
-        add(&["-netdev", &format!("dgram,id=net,{local},{remote}")]);
-        add(&[
-            "-device",
-            &format!(
-                "virtio-net-pci,netdev=net,mac=52:54:00:77:00:{:02x}",
-                self.mac
-            ),
-        ]);
-        a
     }
 
     /// Starts it.
