@@ -138,9 +138,9 @@ impl<S: Store> Resource<S> {
         self.adopt_peer_state(vol, os, peer, real, conn, h);
     }
 
-    /// A packet that ends a resync or verify says as well whether the peer pauses; and it may be from
-    /// before the peer heard that the verify had begun. The C driver forgets that: the next resync
-    /// is paused for ever.
+    /// A packet that ends a resync or verify says as well whether the peer pauses; and it may be
+    /// from before the peer heard that the verify had begun. The C driver forgets that: the next
+    /// resync is paused for ever.
     fn hear_pause(&mut self, vol: VolIx, peer: State, h: &mut impl Host) {
         let s = self.state(vol);
         let pauses = peer.aftr_isp || peer.user_isp;
