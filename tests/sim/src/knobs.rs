@@ -279,7 +279,7 @@ impl Knobs {
         }
         match rng.below(4) {
             0 => {
-                // Older ones give up what conflicts in part, see known/conflict-in-part.plan.
+                // Older ones give up what conflicts in part, see docs/correctness.md.
                 self.apv = self.apv.max(RETRIES);
                 self.protocol = 3;
                 self.two_primaries = 1;

@@ -169,12 +169,12 @@ impl Facts<'_> {
             self.cleared(o),
             self.forgotten(o),
             self.skipped(o, n),
-            self.named(o, n),
             self.undone(o),
             self.target(o, n),
             self.done(o, n),
         ];
         found.extend(all.into_iter().flatten());
+        found.extend(self.named(o, n));
         found
     }
 
@@ -199,9 +199,12 @@ impl Facts<'_> {
         // even if it was demoted since: without a new generation the copies pass for equal.
         let in_use = self.any(|s| s.role.is_primary() || s.peer.is_primary() || s.is_suspended());
         let in_use = in_use || self.book.refused;
-        // A disk that failed while I/O was suspended has frozen writes, and the peer lacks them.
-        let good =
-            self.any(|s| s.disk == Disk::UpToDate || s.disk == Disk::Failed && s.is_suspended());
+        // A disk that failed while I/O was suspended has frozen writes, and the peer lacks them. So
+        // has a Primary that got its disk back meanwhile: it attaches none but the data in use.
+        let good = self.any(|s| {
+            let back = s.disk == Disk::Consistent && s.role.is_primary();
+            s.disk == Disk::UpToDate || (s.disk == Disk::Failed || back) && s.is_suspended()
+        });
         let alone = self.any(|s| {
             // A peer that is behind is only told where it misses writes.
             let missed = s.conn == Conn::Connected && s.pdsk != Disk::UpToDate;
@@ -263,36 +266,39 @@ impl Facts<'_> {
     }
 
     /// The name of a resync takes the place of the bitmap UUID.
-    fn named(&self, o: UuidSet, n: UuidSet) -> Option<Step> {
-        if !self.book.unnamed {
-            return None;
-        }
+    fn named(&self, o: UuidSet, n: UuidSet) -> Vec<Step> {
         let [younger, older] = o.history;
         let made_up = matches!(o.bitmap, 0 | JUST_CREATED);
-        // What the target has stays known until it has heard of the resync.
-        let targets = older != 0 && !same(older, younger) && !same(older, o.bitmap);
-        let keeps = targets && self.peer_had(|p| same(p.current, older));
-        let pushed = match o.bitmap {
-            0 => o.history,
-            old if keeps => [old, older],
-            old => [old, younger],
-        };
         let (why, bitmap) = if made_up {
             ("source begins, name made up", n.bitmap)
         } else {
             let named = o.bitmap.wrapping_add(OFFSET);
             ("source begins, name of the bitmap UUID", named)
         };
-        let new = !made_up || !self.ledger.seen.contains(&name(bitmap)) && bitmap != 0;
-        let history = pushed;
-        new.then_some((
-            why,
-            UuidSet {
-                bitmap,
-                history,
-                ..o
-            },
-        ))
+        // One that derives from a bitmap UUID that is in the history by now was not made up.
+        let derived = younger != 0 && same(bitmap, younger.wrapping_add(OFFSET));
+        let fresh = bitmap != 0 && !derived && !self.ledger.seen.contains(&name(bitmap));
+        if !self.book.unnamed || made_up && !fresh {
+            return Vec::new();
+        }
+        // What the target has stays known until it has heard of the resync. What it had before may
+        // stay: the source is not told that the target has taken a name.
+        let targets = older != 0 && !same(older, younger) && !same(older, o.bitmap);
+        let has = self.peer.lately.back();
+        let must = targets && has.is_some_and(|(_, p)| same(p.current, older));
+        let may = targets && self.peer_had(|p| same(p.current, older));
+        let histories = match o.bitmap {
+            0 => vec![o.history],
+            old if must => vec![[old, older]],
+            old if may => vec![[old, younger], [old, older]],
+            old => vec![[old, younger]],
+        };
+        let step = |history| UuidSet {
+            bitmap,
+            history,
+            ..o
+        };
+        histories.into_iter().map(|h| (why, step(h))).collect()
     }
 
     /// The target has never heard that the resync began.

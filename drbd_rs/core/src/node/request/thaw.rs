@@ -185,7 +185,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Whether the live leg of a request belongs to the connection that stands now.
-    fn is_of_this_connection(&self, id: Id) -> bool {
+    pub(super) fn is_of_this_connection(&self, id: Id) -> bool {
         let now = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
         self.io
             .requests
