@@ -55,14 +55,7 @@ impl<S: Store> Resource<S> {
             return Err(Violation::Range);
         }
         if v.ctl.resize.is_some() {
-            // It is looked at when that is over.
-            let both = |old: Sizes| Sizes {
-                c_size: if old.c_size == 0 { 0 } else { p.c_size },
-                dds_flags: p.dds_flags & (old.dds_flags | !dds_flag::NO_RESYNC)
-                    | old.dds_flags & dds_flag::FORCED,
-                ..p
-            };
-            v.ctl.sizes_parked = Some(v.ctl.sizes_parked.map_or(p, both));
+            self.park_sizes(vol, p);
             return Ok(());
         }
         for peer in v.peers.iter_mut() {
@@ -115,6 +108,19 @@ impl<S: Store> Resource<S> {
             Determined::Failed(Unsized::NoFit | Unsized::Shrink) => self.sizes_settled(vol, h),
         }
         Ok(())
+    }
+
+    /// Keeps sizes that came during a change of size; with those that were kept before, one answer
+    /// is enough, if one was asked for.
+    fn park_sizes(&mut self, vol: VolIx, p: Sizes) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let both = |old: Sizes| Sizes {
+            c_size: if old.c_size == 0 { 0 } else { p.c_size },
+            dds_flags: p.dds_flags & (old.dds_flags | !dds_flag::NO_RESYNC)
+                | old.dds_flags & dds_flag::FORCED,
+            ..p
+        };
+        v.ctl.sizes_parked = Some(v.ctl.sizes_parked.map_or(p, both));
     }
 
     /// Looks at sizes that came during a change of size. True: there were some.
