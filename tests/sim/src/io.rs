@@ -357,7 +357,14 @@ impl World {
         say!(self, "n{node} loses its power");
         // What was on its way died with the node; what the other one works on goes on.
         let apps: Vec<u64> = self.nodes[node].apps.iter().map(|(_, a)| a.tag).collect();
-        apps.into_iter().for_each(|tag| self.truth.undecided(tag));
+        let apart = World::is_apart(self.nodes[self.peer_of(node)].state.conn);
+        for tag in apps {
+            if apart {
+                self.truth.undecided(tag);
+            } else {
+                self.truth.orphaned(tag);
+            }
+        }
         let ids: Vec<AppId> = self.nodes[node]
             .apps
             .iter()

@@ -114,6 +114,9 @@ pub struct Truth {
     reads: Vec<OpenRead>,
     /// Writes that wait for their acknowledgement.
     open: Vec<Open>,
+    /// Writes whose node died, as long as its peer may still get them: they were made at the same
+    /// time as any that the peer submits before it has noticed.
+    dead: Vec<Open>,
     /// Places that were zeroed lately: what they hold cannot be told apart.
     zeroed: BTreeSet<u32>,
     /// Who was Primary, or changed data, without its peer since they last agreed.
@@ -140,6 +143,7 @@ impl Truth {
             debts: vec![debt; nodes],
             reads: Vec::new(),
             open: Vec::new(),
+            dead: Vec::new(),
             zeroed: BTreeSet::new(),
             alone: vec![false; nodes],
             forced: false,
@@ -195,7 +199,8 @@ impl Truth {
     }
 
     fn opened(&mut self, node: usize, range: SectorRange, tag: u64) {
-        let others = self.open.iter().filter(|o| o.node != node);
+        let all = self.open.iter().chain(&self.dead);
+        let others = all.filter(|o| o.node != node);
         let rivals = others
             .filter(|o| o.range.overlaps(range))
             .map(|o| (o.tag, o.range))
@@ -264,6 +269,12 @@ impl Truth {
         self.close(tag);
     }
 
+    /// Its node died.
+    pub fn orphaned(&mut self, tag: u64) {
+        let write = self.close(tag);
+        self.dead.extend(write);
+    }
+
     /// How far a flush that begins now will reach.
     pub fn mark(&self, node: usize) -> u64 {
         let d = &self.debts[node];
@@ -305,6 +316,14 @@ impl Truth {
 }
 
 impl World {
+    /// Whether nothing from a peer is on its way to this node any more.
+    pub(crate) fn is_apart(conn: Conn) -> bool {
+        matches!(
+            conn,
+            Conn::StandAlone | Conn::Unconnected | Conn::WFConnection
+        )
+    }
+
     /// What an application learns.
     pub(crate) fn judge(&mut self, node: usize, done: &App, result: AppResult) {
         let peer = self.peer_of(node);
@@ -452,6 +471,10 @@ impl World {
         self.nodes[node].state = new;
         self.stats.state_changed(&old, &new);
         let peer = self.peer_of(node);
+        if World::is_apart(new.conn) {
+            // Sockets are closed and what came over them has ended.
+            self.truth.dead.retain(|o| o.node == node);
+        }
         if new.role.is_primary() && (new.conn < Conn::Connected || new.pdsk != Disk::UpToDate) {
             self.truth.alone[node] = true;
         }

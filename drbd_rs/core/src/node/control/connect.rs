@@ -66,11 +66,11 @@ impl<S: Store> Resource<S> {
         self.conn(peer).is_some_and(|c| c.ctl.greeting.is_some())
             || self.request_rx_paused()
             || self.resync_rx_paused()
-            || self
-                .volumes
-                .iter()
-                .flatten()
-                .any(|v| v.ctl.resize.is_some() || v.peers.iter().any(|p| p.ctl.prepares.is_some()))
+            || self.volumes.iter().flatten().any(|v| {
+                let gate = v.state.conn >= Conn::Connected;
+                let sized = |r: super::size::Resize| !(gate && r.waits_for_io());
+                v.ctl.resize.is_some_and(sized) || v.peers.iter().any(|p| p.ctl.prepares.is_some())
+            })
     }
 
     pub(super) fn start_receiver(&mut self, peer: PeerIx, h: &mut impl Host) {
@@ -357,7 +357,7 @@ impl<S: Store> Resource<S> {
                 true
             }
             Phase::Connecting => false,
-            Phase::Up => self.greet(peer, h) || self.params_pump(peer, h),
+            Phase::Up => self.greet(peer, h) || self.params_pump(peer, h) || self.sizes_pump(h),
             Phase::Quieting(q) if !q.requests => false,
             Phase::Quieting(q) if q.cursor < slots => {
                 self.clean_volume(peer, VolIx(q.cursor), h);
@@ -392,6 +392,7 @@ impl<S: Store> Resource<S> {
         }
         self.cancel_resync(vol, h);
         if let Some(v) = self.vol_mut(vol) {
+            v.ctl.sizes_parked = None;
             for p in v.peers.iter_mut() {
                 p.ctl.uuids = None;
                 p.ctl.prepares = None;

@@ -306,6 +306,8 @@ pub(crate) struct VolumeControl {
     pub(crate) grew: bool,
     /// What is left to do about a SIZES packet.
     pub(crate) sizes_rest: Option<recv_sizes::SizesRest>,
+    /// SIZES that came during a change of size.
+    pub(crate) sizes_parked: Option<crate::wire::Sizes>,
     /// State changes whose deferred effects are outstanding.
     pub(crate) after: after_change::Queue,
 }
@@ -315,7 +317,8 @@ crate::key::key! {
         opened, new_current_uuid, frozen_lost, crashed_primary, peer_lacks, consider_resync,
         resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
         was_read_error, force_detach, demoting, peer_detaches, failure_sent, failure_told,
-        last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest, after
+        last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
+        sizes_parked, after
     }
     names {}
     not { ed_uuid, told_bits, attached_at, resize_turn }
@@ -414,6 +417,7 @@ impl VolumeControl {
             resize_pending: false,
             grew: false,
             sizes_rest: None,
+            sizes_parked: None,
             after: after_change::Queue::EMPTY,
         }
     }

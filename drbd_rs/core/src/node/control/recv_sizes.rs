@@ -7,7 +7,7 @@ use crate::state::disk::State as Disk;
 use crate::state::Role;
 use crate::units::{Sectors, Vnr};
 use crate::wire::state::dds_flag;
-use crate::wire::{Header, Packet, Sizes};
+use crate::wire::{Command, Header, Packet, Sizes};
 
 use super::super::io::{Effect, Host, VolIx};
 use super::super::note::Note;
@@ -53,6 +53,10 @@ impl<S: Store> Resource<S> {
         let most = crate::limits::MAX_SECTORS_FLEX.0;
         if [p.d_size, p.u_size, p.c_size].iter().any(|s| *s > most) {
             return Err(Violation::Range);
+        }
+        if v.ctl.resize.is_some() {
+            self.park_sizes(vol, p);
+            return Ok(());
         }
         for peer in v.peers.iter_mut() {
             peer.ctl.size = Sectors(p.d_size);
@@ -104,6 +108,38 @@ impl<S: Store> Resource<S> {
             Determined::Failed(Unsized::NoFit | Unsized::Shrink) => self.sizes_settled(vol, h),
         }
         Ok(())
+    }
+
+    /// Keeps sizes that came during a change of size; with those that were kept before, one answer
+    /// is enough, if one was asked for.
+    fn park_sizes(&mut self, vol: VolIx, p: Sizes) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let both = |old: Sizes| Sizes {
+            c_size: if old.c_size == 0 { 0 } else { p.c_size },
+            dds_flags: p.dds_flags & (old.dds_flags | !dds_flag::NO_RESYNC)
+                | old.dds_flags & dds_flag::FORCED,
+            ..p
+        };
+        v.ctl.sizes_parked = Some(v.ctl.sizes_parked.map_or(p, both));
+    }
+
+    /// Looks at sizes that came during a change of size. True: there were some.
+    pub(super) fn sizes_pump(&mut self, h: &mut impl Host) -> bool {
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            let Some(v) = self.vol_mut(vol).filter(|v| v.ctl.resize.is_none()) else {
+                continue;
+            };
+            let connected = v.state.conn >= Conn::Connected;
+            let Some(p) = v.ctl.sizes_parked.take().filter(|_| connected) else {
+                continue;
+            };
+            if let Err(why) = self.recv_sizes(vol, p, h) {
+                self.protocol_error(PEER, Command::Sizes, why, h);
+            }
+            return true;
+        }
+        false
     }
 
     /// Whether the own data fit the size that the peer's disk allows.

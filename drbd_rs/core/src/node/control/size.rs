@@ -14,7 +14,10 @@
 //! before it the old metadata are untouched. Then the old superblock is overwritten, which the C
 //! driver leaves: should the device grow once more while nobody looks, drbdmeta would find it where
 //! it saw one last, and take metadata of long ago for those of today. The device has a new size
-//! only when all is stored. Meanwhile no application I/O is admitted and the receiver waits.
+//! only when all is stored. Meanwhile no application I/O is admitted and the receiver waits, but
+//! for the gate, where what is in flight may need what the peer has sent: a read that it answers, a
+//! verify or resync that locks an extent. Nothing has changed yet at that moment; only SIZES, and
+//! writes beyond the device, are kept for later. The C driver waits for I/O in the receiver.
 //!
 //! The C driver works the place of the metadata out anew whenever it looks at the size, and so does
 //! this: a backing device that grew has its internal metadata moved to the new end even if the
@@ -55,6 +58,13 @@ pub(crate) struct Resize {
     grew: bool,
     /// What goes on afterwards.
     then: After,
+}
+
+impl Resize {
+    /// It waits for I/O of applications, part of which may wait for the peer.
+    pub(super) fn waits_for_io(&self) -> bool {
+        self.step == Step::Gate
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -349,6 +359,11 @@ impl<S: Store> Resource<S> {
             }
             Step::Stored => self.resize_ends(vol, &r, h),
         }
+    }
+
+    /// The end of the device to come, while a change of size is under way.
+    pub(in super::super) fn size_to_come(&self, vol: VolIx) -> Option<Sectors> {
+        self.vol(vol)?.ctl.resize.map(|r| r.size)
     }
 
     fn resize_step(&mut self, vol: VolIx, step: Step) {

@@ -30,7 +30,7 @@ use crate::state::disk::State as Disk;
 use crate::store::slab::Id;
 use crate::units::{Sector, SectorRange};
 use crate::wire::data::dp;
-use crate::wire::{feature, BlockAck, BlockId, Data, Packet, Trim};
+use crate::wire::{feature, BlockAck, BlockId, Command, Data, Packet, Trim};
 
 /// Requests of the peer that must still fit while the receiver runs: it may have some packets
 /// under way when it is told to pause.
@@ -205,6 +205,12 @@ impl<S: Store> Resource<S> {
         bytes & 511 == 0 && end.is_some_and(|end| end <= size)
     }
 
+    /// Whether a range lies on the device as it is going to be: the peer's may have grown already.
+    fn will_be_on_device(&self, vol: VolIx, range: SectorRange) -> bool {
+        let size = self.size_to_come(vol);
+        range.bytes() & 511 == 0 && size.is_some_and(|size| range.end().0 <= size.0)
+    }
+
     /// Whether a write with these flags is answered on receipt, and when it is written.
     fn acks_wanted(&self, flags: u32) -> (bool, bool) {
         if self.connected(PEER).is_some_and(|a| a.apv >= 100) {
@@ -244,7 +250,7 @@ impl<S: Store> Resource<S> {
             self.restart_postponed(vol, range);
             return Ok(());
         }
-        if !self.is_on_device(vol, w.sector, w.bytes) {
+        if !self.is_on_device(vol, w.sector, w.bytes) && !self.will_be_on_device(vol, range) {
             return Err(Violation::Range);
         }
         let (received, written) = self.acks_wanted(w.flags);
@@ -341,6 +347,12 @@ impl<S: Store> Resource<S> {
                 self.end_peer_write(id, r, Err(super::super::IoError::Io), h);
                 self.restart_postponed(r.vol, r.range);
                 continue;
+            }
+            if !self.is_on_device(r.vol, r.range.start, r.range.bytes()) {
+                if self.size_to_come(r.vol).is_none() {
+                    self.protocol_error(peer, Command::Data, Violation::Range, h);
+                }
+                return false;
             }
             match self.turn_comes(id, &r, h) {
                 Turn::Comes => {}

@@ -146,19 +146,19 @@ impl<S: Store> Resource<S> {
         };
         debug_assert_eq!(r.stage, Stage::Active);
         let frozen = r.net.is_live() && !self.is_of_this_connection(id);
+        // There is a disk that lacks it. Also if the peer is what was waited for: a disk that came
+        // back before that was worth nothing without it. The C driver writes at the peer only.
+        let anew = matches!(r.local, Local::None | Local::Failed(_))
+            && (frozen || !r.net.is_live())
+            && !r.completed
+            && r.outcome() != Outcome::Over(Ok(()))
+            && self.io_has_disk(r.vol);
         match what {
+            Thaw::RestartLocal if anew => self.begin_anew(id, h),
+            Thaw::Resend if anew && r.is_write() => self.begin_anew(id, h),
             Thaw::Resend if frozen => self.resend(id, h),
             Thaw::FailPeerLeg if r.net.is_live() && self.connected(PEER).is_none() => {
                 self.net_lost(id, h);
-            }
-            Thaw::RestartLocal
-                if matches!(r.local, Local::None | Local::Failed(_))
-                    && (frozen || !r.net.is_live())
-                    && !r.completed
-                    && r.outcome() != Outcome::Over(Ok(()))
-                    && self.io_has_disk(r.vol) =>
-            {
-                self.begin_anew(id, h);
             }
             Thaw::Resend | Thaw::FailPeerLeg | Thaw::RestartLocal => self.settle(id, h),
         }

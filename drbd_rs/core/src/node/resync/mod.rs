@@ -209,6 +209,10 @@ pub(crate) struct PeerDeviceResync {
     turn: u32,
     /// Requests (target) or replies (source) that the peer has not answered.
     pending: u32,
+    /// Target: answers to requests of an earlier resync that are still to come.
+    late: u32,
+    /// Target: answers that may find their extent released by one to an earlier resync.
+    spare: u32,
     /// When the bitmap was last written during a resync.
     lazy_at: Instant,
     /// A lazy write is due, or under way.
@@ -233,7 +237,8 @@ impl Hash for PeerDeviceResync {
             (ix, told).hash(state);
             slot.hash_at(self.turn, state);
         }
-        (self.pending, self.lazy, self.compares).hash(state);
+        (self.pending, self.late, self.spare).hash(state);
+        (self.lazy, self.compares).hash(state);
         (self.held_back, self.posted).hash(state);
     }
 }
@@ -257,12 +262,30 @@ impl PeerDeviceResync {
             told: [Digest::EMPTY; SLOTS],
             turn: 0,
             pending: 0,
+            late: 0,
+            spare: 0,
             lazy_at: Instant(0),
             lazy: mark_sync::Lazy::No,
             compares: false,
             same: 0,
             held_back: false,
             posted: Posted::NOTHING,
+        }
+    }
+
+    /// The target asks for nothing more of what it has asked for, and yet it will be answered.
+    fn give_up_pending(&mut self) {
+        self.late = self.late.saturating_add(self.pending);
+        self.spare = self.spare.saturating_add(self.pending);
+        self.pending = 0;
+    }
+
+    /// The target has got an answer; those to an earlier resync come first.
+    fn answered(&mut self) {
+        if self.late > 0 {
+            self.late = self.late.saturating_sub(1);
+        } else {
+            self.pending = self.pending.saturating_sub(1);
         }
     }
 

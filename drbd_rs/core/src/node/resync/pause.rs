@@ -52,6 +52,8 @@ impl<S: Store> Resource<S> {
                 }
                 if matches!(seen, conn::State::SyncSource | conn::State::PausedSyncS) {
                     self.drop_requests(vol);
+                } else if resyncs(seen) && conn == conn::State::Behind {
+                    rs.give_up_pending();
                 }
             }
             (true | false, false) => {}
@@ -74,7 +76,10 @@ impl<S: Store> Resource<S> {
             self.abandon_slots(vol);
         }
         let Some(rs) = self.rs_mut(vol) else { return };
-        rs.pending = 0;
+        (rs.pending, rs.late) = (0, 0);
+        if !stands {
+            rs.spare = 0;
+        }
         rs.marks.end();
         rs.target.disarm();
         rs.finish.forget();

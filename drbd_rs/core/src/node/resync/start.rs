@@ -63,9 +63,10 @@ impl<S: Store> Resource<S> {
             return;
         }
         let Some(rs) = self.rs_mut(vol) else { return };
-        if rs.start.side.is_some() {
+        if rs.start.side.is_some() && rs.start.from == conn {
             return;
         }
+        // One that was to start from another state does not any more, whatever its helper says.
         rs.start.side = Some(side);
         rs.start.from = conn;
         rs.start.call = rs.start.call.wrapping_add(1);

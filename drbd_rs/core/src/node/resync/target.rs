@@ -8,6 +8,7 @@
 //! than the C driver, which acknowledges what may still sit in the disk's cache: were the power
 //! lost then, both bitmaps would call a block clean that is not.
 
+use crate::bitmap::BitSpan;
 use crate::resync_extents::TargetBegin;
 use crate::state::{conn, disk};
 use crate::time::Instant;
@@ -392,7 +393,7 @@ impl<S: Store> Resource<S> {
             .is_some_and(|v| v.backing.is_some() && v.state.disk >= disk::State::Inconsistent);
         self.count_moved(vol, Moved::Received, range.len);
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.pending = rs.pending.saturating_sub(1);
+        rs.answered();
         rs.rate.answered(range.len.0);
         if !able {
             if let Some((_, disk)) = self.rs_disk_mut(vol) {
@@ -408,8 +409,14 @@ impl<S: Store> Resource<S> {
         let (rs, disk) = self.rs_disk_mut(vol).ok_or(Violation::Unexpected)?;
         let locked = disk.extents.state(first).is_some_and(|s| s.is_locked());
         if first != last || !locked {
-            // Nobody asked for it: it must not overwrite what applications write.
-            return Err(Violation::Unexpected);
+            // It must not overwrite what applications write.
+            if rs.spare == 0 || first != last {
+                // Nobody asked for it.
+                return Err(Violation::Unexpected);
+            }
+            rs.spare = rs.spare.saturating_sub(1);
+            self.refuse_late(vol, range, buf, h);
+            return Ok(());
         }
         let ix = rs
             .claim(Stage::Writing, Kind::Write, range, buf)
@@ -425,6 +432,30 @@ impl<S: Store> Resource<S> {
             data: buf.map_or(Data::None, Data::Buf),
         });
         Ok(())
+    }
+
+    /// Data that were asked for in an earlier resync, given up by both when the source pulled
+    /// ahead: this one has asked for them again, or will. The C driver writes them.
+    fn refuse_late(
+        &mut self,
+        vol: VolIx,
+        range: SectorRange,
+        buf: Option<BufId>,
+        h: &mut impl Host,
+    ) {
+        if let Some(buf) = buf {
+            h.emit(Effect::Free(buf));
+        }
+        let clean = self.rs_disk_mut(vol).is_some_and(|(_, disk)| {
+            let span = BitSpan::outward(range, disk.bitmap.capacity());
+            span.is_some_and(|span| disk.bitmap.count(span) == 0)
+        });
+        let answer = if clean {
+            Packet::RsWriteAck
+        } else {
+            Packet::NegAck
+        };
+        self.send_block_ack(vol, answer, range, h);
     }
 
     pub(super) fn write_done(
@@ -559,7 +590,7 @@ impl<S: Store> Resource<S> {
         let range = size.and_then(|size| checked_range(ack.sector, ack.blksize, most, size));
         let range = range.ok_or(Violation::Range)?;
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.pending = rs.pending.saturating_sub(1);
+        rs.answered();
         rs.rate.answered(range.len.0);
         match how {
             Settled::InSync => {

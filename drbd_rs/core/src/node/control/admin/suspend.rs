@@ -8,9 +8,10 @@ use crate::state::Ss;
 
 use super::super::super::io::{Host, OpId, VolIx};
 use super::super::super::note::Note;
-use super::super::super::{Resource, Store};
+use super::super::super::{Resource, Store, PEER};
 use super::super::{Flags, StateChange};
-use super::{Ask, Event, Kind, Move};
+use super::{Ask, Event, Kind, Move, TRANSIENT};
+use crate::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
@@ -24,6 +25,8 @@ enum Step {
 pub(super) struct Resuming {
     pub(super) vol: VolIx,
     step: Step,
+    /// It waits no longer for the first packets of a connection.
+    until: Instant,
 }
 
 impl<S: Store> Resource<S> {
@@ -33,13 +36,26 @@ impl<S: Store> Resource<S> {
         let r = Resuming {
             vol,
             step: Step::Begin,
+            until: h.now().plus(TRANSIENT),
         };
         self.begin(op, Kind::Resume(r), h);
+    }
+
+    /// Whether the peer was told the UUIDs and has not yet answered: a generation that begins now
+    /// would be compared with by one node only, and both wait for a bitmap of the other, or for
+    /// nothing. The C driver begins it.
+    fn greets(&self) -> bool {
+        self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
     }
 
     pub(super) fn move_resume(&mut self, mut r: Resuming, event: Event, h: &mut impl Host) -> Move {
         let vol = r.vol;
         match (r.step, event) {
+            (Step::Begin, _) if self.greets() && h.now() < r.until => Move::Poll(Kind::Resume(r)),
+            (Step::Begin, _) if self.greets() => {
+                self.gate_open(vol, h);
+                Move::Done(Ss::InTransientState.number())
+            }
             (Step::Begin, _) => {
                 r.step = Step::Stored;
                 let due = self
