@@ -199,9 +199,10 @@ impl<S: Store> Resource<S> {
 
     /// The peer is only told which blocks it lacks.
     fn announce_write(&mut self, r: Request, h: &mut impl Host) {
-        if self.set_out_of_sync(r.vol, r.io.range, h) == 0 {
-            return;
-        }
+        // The peer is told also if the bits were set already: it need not have those, as after
+        // invalidate-remote without a connection, and would be done before it has got this. The C
+        // driver does not tell it.
+        self.set_out_of_sync(r.vol, r.io.range, h);
         self.before_send(PEER, self.io.epoch, h);
         self.tell_out_of_sync(r.vol, r.io.range, h);
     }
