@@ -3,6 +3,7 @@
 # make demo      two virtual machines, one replicated disk, a file system that moves
 # make check     what CI runs: style, host tests, simulator, module, clusters
 # make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
+# make check-features  what DRBD does beside mirroring, on every pairing (ONLY= picks; an hour)
 # make check-more  further clusters: KASAN, lockdep, teardown (about two hours)
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
 # make bench     fio on a C pair and on a pair of ours, in turn (10 minutes, on a quiet machine)
@@ -113,6 +114,11 @@ check-more: modules
 	$(LAB_TEST) --no-fail-fast --test story --test crash --test fencing --test teardown -- \
 		--test-threads=2
 
+# On two machines that run one scenario after the other; ONLY=trim,resize picks some.
+check-features: module-release
+	cargo build -q -p drbd-lab
+	DRBD_LAB_ONLY=$(ONLY) $(LAB_TEST) --no-fail-fast --test features -- --test-threads=2 in_turn::
+
 # Every target for a few seconds, after all seeds and all that was ever found.
 fuzz-smoke:
 	@tests/fuzz/fuzz.sh smoke $(or $(SECONDS),8)
@@ -129,5 +135,5 @@ clean:
 	cargo clean -q
 
 .PHONY: module setup modules demo bench golden golden-transitions check checks check-more \
-	check-style check-host check-module check-vm campaign fuzz fuzz-smoke sim sim-soak \
-	sim-mutants search clean
+	check-style check-host check-module check-vm check-features campaign fuzz fuzz-smoke sim \
+	sim-soak sim-mutants search clean

@@ -3,10 +3,12 @@
 //! Work that takes long, done by threads of its own: discards, closing of devices; digests; and
 //! calls of the user-mode helper.
 
+use drbd_core::limits::discardable;
 use drbd_core::node::{
     BufId, Examine, HelperCommand, HelperId, Input, IoError, IoToken, LocalOp, VolIx,
 };
-use drbd_core::units::SectorRange;
+use drbd_core::units::{Sector, SectorRange};
+use drbd_kapi::block::bdev::BlockDevice;
 use drbd_kapi::block::pages::PageBuf;
 use drbd_kapi::kthread::Stop;
 use drbd_kapi::mem;
@@ -18,7 +20,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::helper;
 use crate::io::examine;
-use crate::objects::backing::Backing;
+use crate::objects::backing::{Backing, Sink};
 use crate::objects::resource::{Done, Resource};
 
 /// One errand.
@@ -129,11 +131,28 @@ fn run(resource: &Arc<Resource>, errand: Errand) {
 
 /// Discards what can be discarded and zeroes out the rest, so that both nodes read the same.
 fn wipe(backing: &Backing, range: SectorRange, op: LocalOp) -> Result<(), IoError> {
-    let unmap = match op {
-        LocalOp::Discard => true,
-        LocalOp::ZeroOut { unmap } => unmap,
+    let dev = backing.data();
+    let done = match op {
+        LocalOp::Discard => discard(dev, range),
+        LocalOp::ZeroOut { unmap } => dev.zeroout_sync(range.start.0, range.len.0, unmap),
         LocalOp::Read | LocalOp::Write | LocalOp::Flush => return Err(IoError::Unsupported),
     };
-    let dev = backing.data();
-    dev.zeroout_sync(range.start.0, range.len.0, unmap).map_err(|_| IoError::Io)
+    done.map_err(|_| IoError::Io)
+}
+
+/// Zeroes alone would take space where a disk is thin, and be written where it has no order for
+/// them; a discard alone may leave parts of units as they are.
+fn discard(dev: &BlockDevice<Sink>, range: SectorRange) -> Result {
+    let zero = |start: Sector, end: Sector| match end.0.saturating_sub(start.0) {
+        0 => Ok(()),
+        len => dev.zeroout_sync(start.0, len, true),
+    };
+    let end = range.start.plus(range.len);
+    let units = dev.discard_units();
+    let Some(whole) = units.and_then(|(unit, first)| discardable(range, unit, first)) else {
+        return zero(range.start, end);
+    };
+    zero(range.start, whole.start)?;
+    dev.discard_sync(whole.start.0, whole.len.0)?;
+    zero(whole.start.plus(whole.len), end)
 }

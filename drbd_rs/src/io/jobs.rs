@@ -191,7 +191,10 @@ fn local(
 fn meta(inner: &mut Inner, vol: VolIx, block: MetaBlock) -> Job {
     let read = match block.op {
         MetaOp::ReadBitmap { .. } => true,
-        MetaOp::WriteSuperblock | MetaOp::WriteAl | MetaOp::WriteBitmap { .. } => false,
+        MetaOp::WriteSuperblock
+        | MetaOp::EraseSuperblock
+        | MetaOp::WriteAl
+        | MetaOp::WriteBitmap { .. } => false,
     };
     let token = enter(inner, block.io, Kind::Meta { read }, Data::None);
     match inner.backing(vol) {
@@ -266,7 +269,10 @@ fn run_meta(
     let mut page = PageBuf::new_zeroed(META_BLOCK).map_err(|_| IoError::NoMemory)?;
     let op = match block.op {
         MetaOp::ReadBitmap { .. } => Op::Read,
-        MetaOp::WriteSuperblock | MetaOp::WriteAl | MetaOp::WriteBitmap { .. } => {
+        MetaOp::WriteSuperblock
+        | MetaOp::EraseSuperblock
+        | MetaOp::WriteAl
+        | MetaOp::WriteBitmap { .. } => {
             let bytes = page.chunks_mut().next().ok_or(IoError::NoMemory)?;
             let bytes = <&mut [u8; META_BLOCK]>::try_from(bytes).map_err(|_| IoError::NoMemory)?;
             resource.inner.lock().machine.fill_page(block.io, bytes);

@@ -72,6 +72,7 @@ impl World {
     /// Gives an order to the machine of a node and waits for the answer.
     pub fn order(&mut self, node: usize, command: Command) -> i32 {
         let op = OpId(self.next_op);
+        self.ordered(node, &command);
         self.with_machine(node, |res, host| res.command(op, command, host));
         self.answer(node)
     }
@@ -92,6 +93,7 @@ impl World {
         let res = n.res.as_mut().expect("the node is up");
         call(res, &mut host);
         let effects = host.effects;
+        self.check_uuids(node, &effects);
         self.carry_out_all(node, effects);
     }
 
@@ -299,7 +301,8 @@ impl World {
         self.random_io_of(node, 0);
     }
 
-    /// One random I/O of a mix: 0 reads and writes, 1 flushes and FUA as well, 2 discards as well.
+    /// One random I/O of a mix: 0 reads and writes, 1 flushes and FUA as well, 2 discards as well;
+    /// and 256: all in one small place.
     pub(crate) fn random_io_of(&mut self, node: usize, mix: u32) {
         let size = self.size(node).0;
         let n = &self.nodes[node];
@@ -311,8 +314,11 @@ impl World {
             1 | 2 => self.rng.between(1, 16),
             _ => 8,
         };
+        let (crowded, mix) = (mix & 256 != 0, mix & 255);
         // Most writes go to a few hot places.
-        let at = if self.rng.percent(60) {
+        let at = if crowded {
+            self.rng.below(128)
+        } else if self.rng.percent(60) {
             self.rng.below(64) * 8 + self.rng.below(4) * (size / 4)
         } else {
             self.rng.below(size)

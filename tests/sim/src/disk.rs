@@ -34,8 +34,13 @@ pub struct Disk {
     bytes: Vec<u8>,
     /// Where that begins.
     first_byte: usize,
-    /// Sectors when `drbdmeta` found metadata last.
+    /// Sectors when `drbdmeta` found metadata last: what it remembers, as in its `lk_bdev`. It does
+    /// not hear of metadata that a kernel has moved.
     pub known: Sectors,
+    /// Sectors of a device that ends behind the superblock that was written last.
+    pub there: Sectors,
+    /// All sizes that it had.
+    pub sizes: Vec<Sectors>,
     /// Versions since the last flush in the order of writing; the first one of each sector is
     /// preceded by the durable one.
     data_log: Vec<Version<u64>>,
@@ -55,6 +60,8 @@ impl Disk {
             bytes: vec![0; bytes],
             first_byte: first_byte.0 as usize,
             known: size,
+            there: size,
+            sizes: vec![size],
             data_log: Vec::new(),
             meta_log: Vec::new(),
             logged: vec![0; (first_byte.0 as usize).div_ceil(64)],
@@ -76,6 +83,7 @@ impl Disk {
         self.bytes
             .resize((size as usize - self.first_byte) * 512, 0);
         self.logged.resize((size as usize).div_ceil(64), 0);
+        self.sizes.push(Sectors(size));
     }
 
     /// Tags of data sectors.

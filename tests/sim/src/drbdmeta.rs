@@ -84,6 +84,11 @@ pub fn superblock(disk: &Disk) -> Superblock {
     Superblock::decode(&superblock_page(disk))
 }
 
+/// The same where it was written last: the device may have grown since.
+pub fn known_superblock(disk: &Disk) -> Superblock {
+    Superblock::decode(&page(disk, layout(disk.there).superblock))
+}
+
 /// Metadata on a device of this size: where `drbdmeta` looks, and with the offsets it works out.
 fn find(disk: &Disk, size: Sectors) -> Option<Superblock> {
     let l = layout(size);
@@ -97,15 +102,13 @@ fn find(disk: &Disk, size: Sectors) -> Option<Superblock> {
 /// marks everything that was hot when a Primary crashed. Returns how many extents that were.
 pub fn apply_al(disk: &mut Disk) -> usize {
     let size = disk.size();
-    if find(disk, size).is_some() {
-        disk.known = size;
-    }
+    disk.known = known_size(disk);
     let known = disk.known;
     let hot = apply_al_of(disk, known);
     if known != size {
         move_to_end(disk, known);
-        disk.known = size;
     }
+    (disk.known, disk.there) = (size, size);
     hot
 }
 
@@ -147,10 +150,13 @@ fn apply_al_of(disk: &mut Disk, size: Sectors) -> usize {
     hot
 }
 
-/// Where the metadata are: those of a device that grew may not have moved yet.
+/// Where `drbdmeta` finds metadata: at the end, or else where it saw some last. If they are not
+/// there either, as a kernel has moved them before the device grew again, an administrator tells it
+/// where to look (`lk_bdev`).
 fn known_size(disk: &Disk) -> Sectors {
-    let size = disk.size();
-    find(disk, size).map_or(disk.known, |_| size)
+    let places = [disk.size(), disk.known, disk.there];
+    let found = places.into_iter().find(|size| find(disk, *size).is_some());
+    found.expect("metadata")
 }
 
 /// Extents in the activity log on the disk.

@@ -2,6 +2,7 @@
 
 //! Disks at work, and applications.
 
+use crate::drbdmeta;
 use crate::node::{App, InFlight, Node};
 use crate::world::{say, Event, World, VOL};
 use drbd_core::digest::Digest;
@@ -239,8 +240,21 @@ impl World {
             page[..found.len()].copy_from_slice(found);
         } else {
             let w = n.writes.remove(Node::key(io)).expect("a write in flight");
+            if failed && op == MetaOp::WriteSuperblock {
+                self.uuids_not_stored(node);
+            }
             if !failed {
                 if op == MetaOp::WriteSuperblock {
+                    self.uuids_stored(node, &w.bytes);
+                    let disk = &mut self.nodes[node].disk;
+                    // It may have grown since the machine has measured it.
+                    let at = |size: &&Sectors| drbdmeta::layout(**size).superblock == sector;
+                    disk.there = *disk
+                        .sizes
+                        .iter()
+                        .rev()
+                        .find(at)
+                        .expect("the end of a device");
                     self.superblock_written(node, &w.bytes);
                 }
                 self.nodes[node].land(w, true);
@@ -326,6 +340,7 @@ impl World {
                 done.io.range
             );
         }
+        self.check_generation(node, &done, result);
         self.judge(node, &done, result);
         if let Some(list) = self.completed.as_mut() {
             list.push((node, app, result));

@@ -11,6 +11,9 @@ use drbd_core::state::conn::State as Conn;
 use drbd_core::state::disk::State as Disk;
 use drbd_core::time::Duration;
 
+/// See [`World::helper`].
+pub const EXIT: u32 = 1 << 20;
+
 /// Something an administrator wants of a node.
 #[derive(Clone, Debug)]
 pub enum Job {
@@ -73,6 +76,7 @@ impl World {
                     self.measure(node);
                     *command = self.resize_order(node);
                 }
+                self.ordered(node, &command);
                 self.with_machine(node, |res, host| res.command(OpId(op), *command, host));
             }
             Job::Attach => {
@@ -88,6 +92,8 @@ impl World {
             }
             Job::Off => {}
         }
+        // What was refused at once is over.
+        self.next_job(node);
     }
 
     /// Applications open the device, if they may, and close it. Says whether it is open.
@@ -102,6 +108,7 @@ impl World {
     }
 
     pub(crate) fn answered(&mut self, node: usize, op: u32, code: i32) {
+        self.order_is_over(node);
         // ERR_DATA_NOT_CURRENT
         self.nodes[node].refused = code == 150;
         if self.nodes[node].job == Some(op) {
@@ -113,7 +120,8 @@ impl World {
 
     /// A helper runs. What fence-peer claims it has done: 0 it outdates the peer by other means,
     /// 1 it switches the peer off, 2 it fails, 3 it needs a minute and then is as 0. Others: 0
-    /// succeed, 2 fail now and then. Larger numbers: as 0, after so many ms.
+    /// succeed, 2 fail now and then. Larger numbers: as 0, after so many ms; from [`EXIT`] on: all
+    /// exit with the rest as code, whatever is true.
     pub(crate) fn helper(&mut self, node: usize, id: HelperId, command: HelperCommand) {
         say!(self, "n{node} helper {}", command.name());
         self.stats.count("helper");
@@ -122,10 +130,12 @@ impl World {
         let mut code = 0;
         if mode == 3 {
             after = Duration::secs(60);
-        } else if mode > 3 {
+        } else if mode > 3 && mode < EXIT {
             after = Duration::millis(u64::from(mode));
         }
-        if command == HelperCommand::FencePeer {
+        if let Some(exit) = mode.checked_sub(EXIT) {
+            code = exit as u8;
+        } else if command == HelperCommand::FencePeer {
             code = match mode {
                 1 => self.shoot(self.peer_of(node)),
                 2 => 1,

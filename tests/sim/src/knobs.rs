@@ -10,6 +10,13 @@ use crate::rng::Rng;
 use drbd_core::nl::conf::{DiskConf, NetConf, ResourceOpts};
 use drbd_core::nl::Str;
 
+/// The first protocol that can do without a first resync.
+const SKIPS_RESYNC: u64 = 90;
+/// The first protocol in which a write that meets another one can be sent again.
+const RETRIES: u64 = 100;
+/// The first protocol with digests of data.
+const KNOWS_INTEGRITY: u64 = 87;
+
 macro_rules! knobs {
     ($( $(#[$about:meta])* $name:ident = $usual:literal; )+) => {
         /// The numbers.
@@ -67,6 +74,10 @@ knobs! {
     al_updates = 1;
     /// `c-plan-ahead`.
     c_plan_ahead = 20;
+    /// `c-fill-target`, sectors.
+    c_fill_target = 100;
+    /// `c-delay-target`, 0.1 s.
+    c_delay_target = 10;
     /// `c-min-rate`, KiB/s.
     c_min_rate = 250;
     /// `c-max-rate`, KiB/s.
@@ -135,6 +146,9 @@ knobs! {
     grows = 0;
     /// Minor of the volume on node 0; node 1 has the next one.
     minor = 0;
+    /// How the pair begins, see `begin.rs`: 0 together, 1 without a first resync, 2 with a fresh
+    /// peer, 3 apart, 4 with a copied disk, 5 without disks, 6 the same in a hurry.
+    begin = 0;
     /// Way to node 0, µs.
     delay0 = 50;
     /// Way to node 1, µs.
@@ -165,6 +179,14 @@ impl Knobs {
             offset,
             ppm: ppm as i64 - 100_000,
         }
+    }
+
+    /// Whether DRBD takes these options together.
+    pub fn fit(&self) -> bool {
+        let congestion = self.on_congestion == 0 || self.protocol == 1;
+        let stonith = self.fencing != 2 || self.protocol != 1;
+        let both = self.two_primaries == 0 || self.protocol == 3;
+        congestion && stonith && both
     }
 
     /// Options of the connection.
@@ -213,6 +235,8 @@ impl Knobs {
             al_extents: self.al_extents as u32,
             al_updates: self.al_updates != 0,
             c_plan_ahead: self.c_plan_ahead as u32,
+            c_fill_target: self.c_fill_target as u32,
+            c_delay_target: self.c_delay_target as u32,
             c_min_rate: self.c_min_rate as u32,
             c_max_rate: self.c_max_rate as u32,
             resync_rate: self.resync_rate as u32,
@@ -244,6 +268,48 @@ impl Knobs {
         // Of a minor that no node has.
         self.grows = u64::from(rng.percent(40));
         self.resync_after = [0, 0, 78][rng.below(3) as usize];
+    }
+
+    /// Draws how the pair begins, and what two Primaries, a slow peer or a split brain need.
+    pub fn draw_wide(&mut self, rng: &mut Rng) {
+        let pick = |rng: &mut Rng, of: &[u64]| of[rng.below(of.len() as u64) as usize];
+        self.begin = pick(rng, &[0, 0, 1, 2, 3, 4, 5]);
+        if self.apv < SKIPS_RESYNC && self.begin == 1 {
+            self.begin = 0;
+        }
+        match rng.below(4) {
+            0 => {
+                // Older ones give up what conflicts in part, see docs/correctness.md.
+                self.apv = self.apv.max(RETRIES);
+                self.protocol = 3;
+                self.two_primaries = 1;
+            }
+            1 => {
+                self.protocol = 1;
+                self.read_balancing = 0;
+                self.fencing = self.fencing.min(1);
+                self.on_congestion = pick(rng, &[1, 1, 1, 2]);
+                self.cong_fill = pick(rng, &[0, 64, 400, 2000]);
+                self.cong_extents = pick(rng, &[2, 3, 5, 1237]);
+            }
+            _ => {}
+        }
+        if self.apv >= KNOWS_INTEGRITY && rng.percent(30) {
+            self.integrity = 1;
+        }
+        if rng.percent(60) {
+            // A few that make no sense as well.
+            self.after_sb_0p = pick(rng, &[0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 8]);
+            self.after_sb_1p = pick(rng, &[0, 7, 7, 8, 8, 9, 9, 10, 10, 1]);
+            self.after_sb_2p = pick(rng, &[0, 9, 9, 9, 10, 10, 10, 8]);
+            self.rr_conflict = pick(rng, &[0, 9, 10]);
+            self.always_asbp = rng.below(2);
+        }
+        if rng.percent(30) {
+            self.c_plan_ahead = pick(rng, &[1, 5, 20, 100]);
+            self.c_fill_target = pick(rng, &[0, 8, 1000, 20_000]);
+            self.c_delay_target = pick(rng, &[1, 5, 100]);
+        }
     }
 
     /// Draws a world: usual in most things, unusual in some.

@@ -11,13 +11,17 @@
 //! a disk or a state disagrees with them. See docs/correctness.md.
 
 pub mod admin;
+pub mod algebra;
+mod begin;
 pub mod chaos;
+pub mod cover;
 pub mod disk;
 pub mod drbdmeta;
 mod io;
 pub mod jobs;
 pub mod knobs;
 mod marks;
+pub mod moves;
 pub mod mutants;
 pub mod net;
 pub mod node;

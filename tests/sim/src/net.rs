@@ -16,7 +16,7 @@ use drbd_core::node::{
 };
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Vnr};
-use drbd_core::wire::{Command, Header, Name64, Packet, Socket};
+use drbd_core::wire::{BlockId, Command, Header, Name64, Packet, Socket};
 
 /// Packets that the receiver's side of a socket holds before the sender has to wait.
 const WINDOW: usize = 200;
@@ -465,10 +465,8 @@ impl World {
 
     /// Reads a frame as receiver or asender do.
     pub(crate) fn receive(&mut self, node: usize, ix: usize, frame: Frame) {
-        let on = match ix {
-            0 => Socket::Data,
-            _ => Socket::Meta,
-        };
+        let data = ix == 0;
+        let on = if data { Socket::Data } else { Socket::Meta };
         let (apv, features) = self.net.agreed;
         let read = || -> Result<_, String> {
             let header = Header::decode(apv, &frame.bytes).map_err(|e| format!("{e:?}"))?;
@@ -487,6 +485,9 @@ impl World {
             Ok(found) => found,
             Err(why) => self.violated("packets can be read", &why),
         };
+        if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
+            self.refused(node);
+        }
         let measures = |m: &Machine| m.wants_measures(&header, &packet).is_some();
         if self.nodes[node].res.as_ref().is_some_and(measures) {
             self.measure(node);

@@ -189,6 +189,8 @@ pub struct Node {
     pub writes: Table<InFlight>,
     /// The receiver thread runs.
     pub receiver: bool,
+    /// It is at work; what it leads to waits for it.
+    pub(crate) receiving: bool,
     /// Established sockets.
     pub sockets: Option<Sockets>,
     /// The sockets are being closed.
@@ -247,6 +249,7 @@ impl Node {
             apps: Table::default(),
             writes: Table::default(),
             receiver: false,
+            receiving: false,
             sockets: None,
             closing: false,
             dancing: false,

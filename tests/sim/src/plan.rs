@@ -12,11 +12,14 @@
 //! Each line after the first two: microseconds to wait, what, on which node, two numbers. As the
 //! list is all there is, lines can be taken out of it one by one.
 
+use crate::jobs::EXIT;
 use crate::knobs::Knobs;
 use crate::rng::Rng;
 
 /// Sets the stream of randomness apart that [`Plan::draw_more`] uses.
 const LATER: u64 = 0x6c61_7465_7200_0000;
+/// The same for [`Plan::draw_wide`].
+const WIDE: u64 = 0x7769_6465_0000_0000;
 
 macro_rules! ops {
     ($( $(#[$about:meta])* $name:ident = $word:literal, $weight:literal; )+) => {
@@ -113,6 +116,17 @@ ops! {
     Resize = "resize", 0;
     /// A resource that has to sync first does so (`a`), or is done with it.
     HoldBack = "hold-back", 0;
+    /// Applications on both nodes do `a` I/Os in the same small place; `b`: with flushes.
+    WorkBoth = "work-both", 0;
+    /// A bit of the next data on the wire flips, if there are digests to find that.
+    Flip = "flip", 0;
+    /// `disconnect` (`b`: by force) and `connect --discard-my-data`; `a`: `--tentative` instead,
+    /// on node 0.
+    Give = "give", 0;
+    /// The applications on the node close the device, if nothing is under way.
+    Close = "close", 0;
+    /// `resource-options`: `on-no-data-accessible` is `a`.
+    ResourceOptions = "resource-options", 0;
 }
 
 /// One thing that is done.
@@ -141,6 +155,11 @@ pub struct Plan {
     pub actions: Vec<Action>,
 }
 
+/// Whether a peer may fall behind.
+fn falls_behind(k: &Knobs) -> bool {
+    k.on_congestion != 0
+}
+
 /// Numbers that fit an action.
 fn arguments(op: Op, rng: &mut Rng) -> (u64, u64) {
     match op {
@@ -167,6 +186,9 @@ fn arguments(op: Op, rng: &mut Rng) -> (u64, u64) {
             (from, from + rng.between(1, 60))
         }
         Op::HoldBack => (rng.below(2), 0),
+        Op::WorkBoth => (rng.between(5, 80), rng.below(2)),
+        Op::Give => (u64::from(rng.percent(25)), u64::from(rng.percent(30))),
+        Op::ResourceOptions => (rng.below(2), 0),
         Op::Grow => (8 * rng.between(100, 4000), u64::from(rng.percent(80))),
         _ => (0, 0),
     }
@@ -215,6 +237,7 @@ impl Plan {
             actions,
         };
         plan.draw_more(&mut Rng::new(seed ^ LATER));
+        plan.draw_wide(&mut Rng::new(seed ^ WIDE));
         plan
     }
 
@@ -239,17 +262,60 @@ impl Plan {
             };
             for _ in 0..rng.below(most + 1) {
                 let (a, b) = arguments(op, rng);
-                let node = usize::from(rng.percent(50));
-                let at = rng.below(self.actions.len() as u64 + 1) as usize;
-                let after = rng.below(2_000_000);
-                let action = Action {
-                    after,
-                    op,
-                    node,
-                    a,
-                    b,
+                self.insert(op, (a, b), rng);
+            }
+        }
+    }
+
+    /// Does something somewhere in between.
+    fn insert(&mut self, op: Op, (a, b): (u64, u64), rng: &mut Rng) {
+        let node = usize::from(rng.percent(50));
+        let at = rng.below(self.actions.len() as u64 + 1) as usize;
+        let after = rng.below(2_000_000);
+        let action = Action {
+            after,
+            op,
+            node,
+            a,
+            b,
+        };
+        self.actions.insert(at, action);
+    }
+
+    /// In half of the runs, not the same half: ways to begin, two Primaries, congestion, digests,
+    /// helpers with any exit code, options that change.
+    fn draw_wide(&mut self, rng: &mut Rng) {
+        if rng.percent(50) {
+            return;
+        }
+        self.knobs.draw_wide(rng);
+        let k = &self.knobs;
+        let both = k.two_primaries != 0;
+        let wanted = [
+            (Op::WorkBoth, 8, both),
+            (Op::Primary, 5, both),
+            (Op::Work, 6, k.on_congestion != 0),
+            (Op::Flip, 4, k.integrity != 0),
+            (Op::Give, 3, rng.percent(30)),
+            (Op::Close, 3, rng.percent(40)),
+            (Op::ResourceOptions, 2, rng.percent(20)),
+            (Op::Helpers, 3, rng.percent(40)),
+            (Op::DiskOptions, 3, rng.percent(20)),
+            (Op::NetOptions, 3, rng.percent(20)),
+        ];
+        for (op, most, wanted) in wanted {
+            for _ in 0..if wanted { 1 + rng.below(most) } else { 0 } {
+                let what = match op {
+                    Op::Helpers => {
+                        let codes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 20, 255];
+                        (u64::from(EXIT) + codes[rng.below(11) as usize], 0)
+                    }
+                    Op::DiskOptions | Op::NetOptions => (8 + rng.below(7), 0),
+                    // Faster than the network takes it.
+                    Op::Work if falls_behind(&self.knobs) => (rng.between(60, 250), 200),
+                    _ => arguments(op, rng),
                 };
-                self.actions.insert(at, action);
+                self.insert(op, what, rng);
             }
         }
     }

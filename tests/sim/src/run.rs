@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::plan::{Action, Op, Plan};
 use crate::stats::Stats;
 use crate::world::{say, Event, Violation, World, VOL};
+use drbd_core::nl::conf::NetConf;
 use drbd_core::node::admin::Command;
 use drbd_core::node::PEER;
 use drbd_core::state::conn::State as Conn;
@@ -28,7 +29,7 @@ const ROTTEN: u64 = 1000;
 const ROT: u64 = u64::MAX;
 
 /// How long the cluster may need to find back, in simulated seconds.
-const PATIENCE: u64 = 1800;
+pub(crate) const PATIENCE: u64 = 1800;
 
 thread_local! {
     /// Where the last panic of this thread happened.
@@ -128,6 +129,9 @@ pub fn shrink(plan: &Plan, oracle: &str, tries: usize) -> Plan {
         }
         chunk = (chunk / 2).max(1);
     }
+    if tries == 0 {
+        return best;
+    }
     plain_knobs(best, fails)
 }
 
@@ -142,7 +146,7 @@ fn plain_knobs(mut best: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
     {
         let spelled = best.spell().replacen(&format!(" {word}"), "", 1);
         if let Ok(next) = Plan::parse(&spelled) {
-            if next != best && fails(&next) {
+            if next != best && next.knobs.fit() && fails(&next) {
                 best = next;
             }
         }
@@ -151,29 +155,7 @@ fn plain_knobs(mut best: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
 }
 
 impl World {
-    /// Both nodes up, connected, in sync; node 0 is Primary.
-    fn begin(&mut self) {
-        for node in 0..self.nodes.len() {
-            self.want_up(node);
-        }
-        self.run_for("a first connection", PATIENCE, |w| w.both(Conn::Connected));
-        self.truth.forced = true;
-        self.want_order(
-            0,
-            Command::Primary {
-                vol: VOL,
-                force: true,
-            },
-        );
-        self.schedule(0, Duration::millis(5), Event::Work(30, 3_000_000, 1));
-        // Half of the runs begin in the middle of the first resync.
-        if self.rng.percent(50) {
-            self.run_for("a first resync", PATIENCE, World::is_in_sync);
-            self.agreed();
-        }
-    }
-
-    fn run_for(&mut self, what: &str, seconds: u64, done: impl Fn(&World) -> bool) {
+    pub(crate) fn run_for(&mut self, what: &str, seconds: u64, done: impl Fn(&World) -> bool) {
         let end = self.now.plus(Duration::secs(seconds));
         while !done(self) {
             if !self.next_before(end) {
@@ -183,11 +165,11 @@ impl World {
         }
     }
 
-    fn both(&self, conn: Conn) -> bool {
+    pub(crate) fn both(&self, conn: Conn) -> bool {
         self.nodes.iter().all(|n| n.state.conn == conn)
     }
 
-    fn want_up(&mut self, node: usize) {
+    pub(crate) fn want_up(&mut self, node: usize) {
         if self.nodes[node].res.is_none() {
             self.power_on(node);
             self.want(node, Job::Attach);
@@ -223,6 +205,18 @@ impl World {
                 let mix = 1 + self.knobs.discard as u32;
                 self.schedule(node, Duration(1), Event::Work(x.a as u32, x.b * 1000, mix));
             }
+            Op::WorkBoth => {
+                let places = 1 << 8 | x.b as u32 & 1;
+                for node in 0..self.nodes.len() {
+                    self.schedule(node, Duration(1), Event::Work(x.a as u32, 300_000, places));
+                }
+            }
+            Op::Close => {
+                if self.nodes[node].apps.is_empty() {
+                    self.hold_open(node, false);
+                }
+            }
+            Op::Flip => self.net.flip |= self.nodes.iter().all(|n| n.digests),
             Op::Up => self.want_up(node),
             Op::Down => self.want_down(node),
             Op::Crash => self.power_cut(node),
@@ -279,10 +273,46 @@ impl World {
             Op::Resume => Command::ResumeSync { vol },
             Op::Suspend => Command::SuspendIo { vol },
             Op::Thaw => Command::ResumeIo { vol },
+            Op::Give => {
+                // Two that only try do so for ever, as with the C driver.
+                let conf = NetConf {
+                    discard_my_data: x.a == 0,
+                    tentative: x.a != 0 && x.node == 0,
+                    ..self.knobs.net_conf(x.node)
+                };
+                let force = x.b != 0;
+                self.want_order(x.node, Command::Disconnect { peer, force });
+                Command::Connect { peer, conf }
+            }
             Op::NewUuid => Command::NewCurrentUuid {
                 vol,
                 clear_bitmap: false,
             },
+            Op::Resize if self.nodes[x.node].res.is_some() => self.resize_order(x.node),
+            Op::Verify => {
+                let place = |n: u64| Sector(n * self.last_size.0 / 1000);
+                let start = (x.a != 0).then(|| place(x.a));
+                let stop = (x.b != 0).then(|| place(x.b));
+                self.verify_order(x.node, start, stop)
+            }
+            _ => match self.options_of(x) {
+                Some(command) => command,
+                None => return,
+            },
+        };
+        let frees = [Op::Force, Op::Invalidate, Op::InvalidatePeer, Op::NewUuid];
+        self.truth.forced |= frees.contains(&x.op);
+        self.want_order(x.node, command);
+    }
+
+    /// The orders that change options; `a` chooses.
+    fn options_of(&self, x: &Action) -> Option<Command> {
+        Some(match x.op {
+            Op::ResourceOptions => {
+                let mut opts = self.knobs.resource_opts();
+                opts.on_no_data = x.a as u32 & 1;
+                Command::ResourceOptions { opts }
+            }
             Op::DiskOptions => {
                 let mut conf = self.knobs.disk_conf();
                 match x.a {
@@ -293,9 +323,16 @@ impl World {
                     4 => conf.on_io_error = 0,
                     5 => conf.read_balancing = 3,
                     6 => conf.resync_rate = 10_000,
+                    8 => conf.fencing = 0,
+                    9 => conf.fencing = 1,
+                    10 => conf.on_io_error = 1,
+                    11 => conf.c_fill_target = 0,
+                    12 => conf.c_delay_target = 100,
+                    13 => conf.disk_timeout = 30,
+                    14 => conf.al_updates = true,
                     _ => {}
                 }
-                Command::DiskOptions { vol, conf }
+                Command::DiskOptions { vol: VOL, conf }
             }
             Op::NetOptions => {
                 let mut conf = self.knobs.net_conf(x.node);
@@ -306,22 +343,19 @@ impl World {
                     3 => conf.max_epoch_size = 2,
                     4 => conf.use_rle = false,
                     5 => conf.max_buffers = 32,
+                    8 => conf.rr_conflict = 10,
+                    9 => conf.after_sb_1p = 8,
+                    10 => conf.after_sb_2p = 10,
+                    11 => conf.always_asbp = true,
+                    12 => conf.cong_fill = 100,
+                    13 => conf.two_primaries = self.knobs.protocol == 3,
+                    14 => conf.on_congestion = 0,
                     _ => {}
                 }
-                Command::NetOptions { peer, conf }
+                Command::NetOptions { peer: PEER, conf }
             }
-            Op::Resize if self.nodes[x.node].res.is_some() => self.resize_order(x.node),
-            Op::Verify => {
-                let place = |n: u64| Sector(n * self.last_size.0 / 1000);
-                let start = (x.a != 0).then(|| place(x.a));
-                let stop = (x.b != 0).then(|| place(x.b));
-                self.verify_order(x.node, start, stop)
-            }
-            _ => return,
-        };
-        let frees = [Op::Force, Op::Invalidate, Op::InvalidatePeer, Op::NewUuid];
-        self.truth.forced |= frees.contains(&x.op);
-        self.want_order(x.node, command);
+            _ => return None,
+        })
     }
 
     fn power_cut(&mut self, node: usize) {
@@ -374,6 +408,7 @@ impl World {
             }
         }
         self.agreed();
+        self.same_uuids();
         self.leave_nothing();
         let reader = usize::from(self.nodes[1].state.role.is_primary());
         if self.nodes[reader].state.role.is_primary() {

@@ -2,6 +2,9 @@
 
 //! What happened, in numbers: events, faults, transitions of states, rules of the handshake.
 
+use crate::algebra::{joint, Joint};
+use crate::cover::decision;
+use drbd_core::node::Note;
 use drbd_core::state::{conn, disk, Role, State};
 use std::collections::BTreeMap;
 
@@ -9,6 +12,7 @@ use std::collections::BTreeMap;
 pub const RULES: &[(u32, i32)] = &[
     (10, 0),
     (20, -2),
+    (30, -1091),
     (30, 2),
     (34, 1),
     (35, -1),
@@ -17,12 +21,16 @@ pub const RULES: &[(u32, i32)] = &[
     (40, 0),
     (40, 1),
     (40, -1),
-    (41, 1),
+    (41, -66_661),
+    (41, -100),
     (41, -1),
+    (41, 1),
     (50, -1),
+    (51, -1091),
     (51, -1),
     (60, -2),
     (70, 1),
+    (71, -1091),
     (71, 1),
     (80, 2),
     (90, 100),
@@ -57,7 +65,14 @@ pub struct Stats {
     disk: [[u64; 9]; 9],
     pdsk: [[u64; 9]; 9],
     role: [[u64; 3]; 3],
-    rules: BTreeMap<(u32, i32), u64>,
+    /// Rules of the handshake and their results.
+    pub rules: BTreeMap<(u32, i32), u64>,
+    /// Moves of the state as a whole.
+    pub joint: BTreeMap<(Joint, Joint), u64>,
+    /// Moves of UUIDs, see [`crate::moves`].
+    pub moves: BTreeMap<&'static str, u64>,
+    /// See [`crate::cover::DECISIONS`].
+    pub decisions: BTreeMap<&'static str, u64>,
 }
 
 fn add<const N: usize>(to: &mut [[u64; N]; N], from: &[[u64; N]; N]) {
@@ -65,6 +80,12 @@ fn add<const N: usize>(to: &mut [[u64; N]; N], from: &[[u64; N]; N]) {
         .flatten()
         .zip(from.iter().flatten())
         .for_each(|(t, f)| *t += f);
+}
+
+fn more<K: Ord + Copy>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+    for (what, n) in from {
+        *to.entry(*what).or_default() += n;
+    }
 }
 
 fn pairs<const N: usize>(what: &str, m: &[[u64; N]; N], name: impl Fn(usize) -> String) -> String {
@@ -94,8 +115,24 @@ impl Stats {
         *self.done.entry(what).or_default() += 1;
     }
 
+    /// A UUID moved.
+    pub fn uuid_move(&mut self, kind: &'static str) {
+        *self.moves.entry(kind).or_default() += 1;
+    }
+
+    /// A line for the log: it may tell of a decision.
+    pub fn noted(&mut self, note: &Note) {
+        if let Some(decision) = decision(note) {
+            *self.decisions.entry(decision).or_default() += 1;
+        }
+    }
+
     /// A volume changed its state.
     pub fn state_changed(&mut self, old: &State, new: &State) {
+        let (from, to) = (joint(old), joint(new));
+        if from != to {
+            *self.joint.entry((from, to)).or_default() += 1;
+        }
         let (a, b) = (old.conn.number() as usize, new.conn.number() as usize);
         self.conn[a][b] += u64::from(a != b);
         let (a, b) = (old.disk.number() as usize, new.disk.number() as usize);
@@ -117,12 +154,11 @@ impl Stats {
         self.unwanted += other.unwanted;
         self.split_brains += other.split_brains;
         self.odd_uuids += other.odd_uuids;
-        for (what, n) in &other.done {
-            *self.done.entry(what).or_default() += n;
-        }
-        for (rule, n) in &other.rules {
-            *self.rules.entry(*rule).or_default() += n;
-        }
+        more(&mut self.done, &other.done);
+        more(&mut self.rules, &other.rules);
+        more(&mut self.joint, &other.joint);
+        more(&mut self.moves, &other.moves);
+        more(&mut self.decisions, &other.decisions);
         add(&mut self.conn, &other.conn);
         add(&mut self.disk, &other.disk);
         add(&mut self.pdsk, &other.pdsk);
@@ -186,12 +222,6 @@ impl Stats {
             .map(|((r, v), n)| format!("{r}({v}) {n}"))
             .collect();
         out += &format!("rules of the handshake: {}\n", rules.join(", "));
-        let never: Vec<String> = RULES
-            .iter()
-            .filter(|r| !self.rules.contains_key(r))
-            .map(|(r, v)| format!("{r}({v})"))
-            .collect();
-        out += &format!("never reached: {}\n", never.join(", "));
         out
     }
 }

@@ -9,7 +9,7 @@
 //! lost or came back from the dead.
 
 use crate::node::App;
-use crate::world::{say, World};
+use crate::world::{say, World, VOL};
 use drbd_core::node::{AppId, AppOp, AppResult, Note};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
@@ -345,6 +345,12 @@ impl World {
                     }
                     let found = self.nodes[peer].disk.read(write.range);
                     self.truth.acknowledged(peer, &write, &found);
+                    if self.nodes[peer].state.role.is_primary() {
+                        // The other Primary has flushed its own writes, not this one.
+                        let first = write.range.start.0 as u32;
+                        let sectors = first..first + write.range.len.0 as u32;
+                        self.truth.debts[peer].unflushed.extend(sectors);
+                    }
                 }
             }
         }
@@ -362,8 +368,14 @@ impl World {
         };
         let pairs = (write.range.start.0..).zip(both[0].iter().zip(&both[1]));
         let mut wrong = pairs.filter(|(sector, (a, b))| a != b && settled(*sector));
+        // The write may have cost the node its disk just now: of that it tells after the answer.
+        let holds = |m: &crate::node::Machine| {
+            let disk = m.volume_status(VOL).map(|v| v.state.disk);
+            disk == Some(Disk::UpToDate)
+        };
+        let holds = || self.nodes[node].res.as_ref().is_some_and(holds);
         let own = done.good && self.nodes[node].state.disk == Disk::UpToDate;
-        if let Some((sector, (a, b))) = wrong.next().filter(|_| own) {
+        if let Some((sector, (a, b))) = wrong.next().filter(|_| own && holds()) {
             let why = format!("n{node} sector {sector}: {a:#x}, the peer has {b:#x}, and no more");
             self.violated("protocol C: both disks have what is acknowledged", &why);
         }
@@ -422,6 +434,15 @@ impl World {
                 self.violated("what was flushed stays", &why);
             }
             self.truth.debts[node].add(*sector, value);
+        }
+        if self.knobs.protocol == 2 {
+            // What it has received and not written is acknowledged, and goes with the node.
+            let known = self.nodes[node].disk.data_sectors();
+            let data = self.nodes[node].disk.data(Sectors(known as u64)).to_vec();
+            let all = self.truth.debts[node].one.len().min(known);
+            for (sector, value) in data.into_iter().enumerate().take(all) {
+                self.truth.debts[node].add(sector as u32, value);
+            }
         }
         self.stats.lost_sectors += lost.len() as u64;
     }

@@ -8,6 +8,7 @@
 use crate::disk::Disk;
 use crate::drbdmeta;
 use crate::knobs::Knobs;
+use crate::moves::Ledger;
 use crate::net::Network;
 use crate::node::{Frame, Node, SimHost};
 use crate::queue::Queue;
@@ -109,6 +110,8 @@ pub struct World {
     pub net: Network,
     /// What applications were told, and what disks owe.
     pub truth: Truth,
+    /// What is known of the nodes' UUIDs.
+    pub(crate) ledger: Ledger,
     /// What administrators configure, and how the world is.
     pub knobs: Knobs,
     /// What happened, in numbers.
@@ -167,6 +170,7 @@ impl World {
             now: Instant(1_000_000_000),
             rng,
             net: Network::new(&knobs),
+            ledger: Ledger::default(),
             knobs,
             stats: Box::default(),
             events: Queue::default(),
@@ -355,6 +359,7 @@ impl World {
             let progress = res.step(input, &mut host);
             let mut effects = host.effects;
             self.stats.steps += 1;
+            self.check_uuids(node, &effects);
             for effect in effects.drain(..) {
                 self.carry_out(node, effect);
             }
@@ -394,33 +399,49 @@ impl World {
                 self.schedule_at(node, at, Event::Tick(nr));
             }
         }
+        if self.nodes[node].receiving {
+            return;
+        }
         self.receiver(node);
         if !self.nodes[node].jobs.is_empty() {
             self.next_job(node);
         }
     }
 
-    /// Lets the receiver do what it may. The step for a packet comes back here for the next one.
+    /// Lets the receiver do what it may, one packet after the other.
     pub(crate) fn receiver(&mut self, node: usize) {
+        if std::mem::replace(&mut self.nodes[node].receiving, true) {
+            return;
+        }
+        while self.receiver_goes_on(node) {}
+        self.nodes[node].receiving = false;
+    }
+
+    /// One packet; whether there was one.
+    fn receiver_goes_on(&mut self, node: usize) -> bool {
         let n = &mut self.nodes[node];
         let (Some(res), true) = (n.res.as_ref(), n.receiver) else {
-            return;
+            return false;
         };
         match res.receiver_wish(PEER) {
             ReceiverWish::Exit => {
                 n.receiver = false;
                 self.step(node, Input::ReceiverGone { peer: PEER });
+                true
             }
             ReceiverWish::Run => {
                 if n.trouble.deaf_until > self.now {
-                    return;
+                    return false;
                 }
                 let sockets = n.sockets.as_mut().filter(|s| s.ready);
-                if let Some(frame) = sockets.and_then(|s| s.inbox.pop_front()) {
+                let frame = sockets.and_then(|s| s.inbox.pop_front());
+                let found = frame.is_some();
+                if let Some(frame) = frame {
                     self.receive(node, 0, frame);
                 }
+                found
             }
-            ReceiverWish::Pause | ReceiverWish::Close => {}
+            ReceiverWish::Pause | ReceiverWish::Close => false,
         }
     }
 
@@ -506,6 +527,7 @@ impl World {
     }
 
     fn noted(&mut self, node: usize, note: Note) {
+        self.stats.noted(&note);
         match note {
             Note::NeedsProtocol(_) | Note::NeedsFeatures { .. } => self.too_old = true,
             Note::ResyncBegins { bits, .. } => self.nodes[node].resynced = bits,

@@ -151,7 +151,8 @@ pub fn slot() -> Result<Slot> {
     let wanted = std::env::var("DRBD_LAB_CLUSTERS").ok();
     let places = wanted.and_then(|n| n.parse().ok()).unwrap_or(CLUSTERS);
     loop {
-        for n in 0..places {
+        // Who may use more places than others leaves them theirs as long as one of its own is free.
+        for n in (0..places).rev() {
             let path = dir.join(format!("slot{n}"));
             let file = File::options()
                 .write(true)

@@ -18,6 +18,8 @@ pub struct Resource {
     pub disk: String,
     /// Lines for `handlers { }`.
     pub handlers: String,
+    /// Lines for `options { }`.
+    pub options: String,
     /// Protocol: A, B or C; empty for C.
     pub protocol: String,
 }
@@ -38,10 +40,11 @@ impl Resource {
             ""
         };
         let (net, disk, handlers) = (&self.net, &self.disk, &self.handlers);
+        let options = &self.options;
         let mut text = format!(
             "global {{ usage-count no; }}\nresource r0 {{\n  protocol {protocol};\n  \
              net {{ {patience} {net} }}\n  disk {{ {disk} }}\n  \
-             handlers {{ {handlers} }}\n"
+             handlers {{ {handlers} }}\n  options {{ {options} }}\n"
         );
         for n in nodes {
             text.push_str(&format!(
@@ -74,12 +77,19 @@ pub struct Status {
     pub ro: String,
     /// Own disk state and the peer's, as `UpToDate/UpToDate`.
     pub ds: String,
+    /// The protocol's letter.
+    pub protocol: String,
+    /// Six flags: suspended, resync paused by another one, by the peer, by the user, congestion,
+    /// activity log suspended.
+    pub flags: String,
     /// KiB sent over the network.
     pub ns: u64,
     /// KiB received from the network.
     pub nr: u64,
     /// KiB written to the disk.
     pub dw: u64,
+    /// Requests that wait for the peer.
+    pub pe: u64,
     /// KiB out of sync.
     pub oos: u64,
 }
@@ -100,13 +110,17 @@ impl Status {
             Some(v.to_owned())
         };
         let number = |key: &str| field(key).and_then(|v| v.parse().ok()).unwrap_or(0);
+        let mut bare = words.split_whitespace().filter(|w| !w.contains(':'));
         Some(Self {
             cs: field("cs")?,
             ro: field("ro").unwrap_or_default(),
             ds: field("ds").unwrap_or_default(),
+            protocol: bare.next().unwrap_or_default().to_owned(),
+            flags: bare.next().unwrap_or_default().to_owned(),
             ns: number("ns"),
             nr: number("nr"),
             dw: number("dw"),
+            pe: number("pe"),
             oos: number("oos"),
         })
     }
@@ -116,10 +130,18 @@ impl Status {
     /// # Errors
     /// When /proc/drbd or the minor is missing.
     pub fn of(node: &Node) -> Result<Self> {
+        Self::of_minor(node, 0)
+    }
+
+    /// What a minor of `node` is in.
+    ///
+    /// # Errors
+    /// When /proc/drbd or the minor is missing.
+    pub fn of_minor(node: &Node, minor: u32) -> Result<Self> {
         // Asked for many times while a test waits: a shell each time would cost more than the wait.
         let text = String::from_utf8_lossy(&node.get("/proc/drbd")?).into_owned();
-        Self::parse(&text, 0)
-            .ok_or_else(|| Error::new(format!("{}: no minor 0 in:\n{text}", node.name())))
+        Self::parse(&text, minor)
+            .ok_or_else(|| Error::new(format!("{}: no minor {minor} in:\n{text}", node.name())))
     }
 }
 
@@ -212,9 +234,23 @@ pub fn wait_for(
     timeout: Duration,
     wanted: impl Fn(&Status) -> bool,
 ) -> Result<Status> {
+    wait_for_minor(node, 0, what, timeout, wanted)
+}
+
+/// [`wait_for`] with another minor.
+///
+/// # Errors
+/// As [`wait_for`].
+pub fn wait_for_minor(
+    node: &Node,
+    minor: u32,
+    what: &str,
+    timeout: Duration,
+    wanted: impl Fn(&Status) -> bool,
+) -> Result<Status> {
     let end = std::time::Instant::now() + node.patience(timeout);
     loop {
-        let status = Status::of(node)?;
+        let status = Status::of_minor(node, minor)?;
         if wanted(&status) {
             return Ok(status);
         }
@@ -309,7 +345,8 @@ mod tests {
             (s.cs.as_str(), s.ds.as_str()),
             ("SyncSource", "UpToDate/Inconsistent")
         );
-        assert_eq!((s.ns, s.dw, s.oos), (12, 2, 4096));
+        assert_eq!((s.ns, s.dw, s.pe, s.oos), (12, 2, 0, 4096));
+        assert_eq!((s.protocol.as_str(), s.flags.as_str()), ("C", "r-----"));
         assert_eq!(Status::parse(text, 1).unwrap().cs, "Unconfigured");
         assert_eq!(Status::parse(text, 0), None);
     }

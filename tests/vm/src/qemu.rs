@@ -46,6 +46,8 @@ pub struct Machine {
     pub log: PathBuf,
     /// Virtual processors.
     pub cpus: u32,
+    /// Whether discards are passed on to the disks.
+    pub discards: bool,
     /// Memory in MiB.
     pub memory: u32,
     /// `kvm` or `tcg`.
@@ -90,26 +92,7 @@ impl Machine {
             &format!("socket,id=agent,path={}", text(&self.agent)),
         ]);
         add(&["-device", "virtserialport,chardev=agent,name=drbd.lab"]);
-        for (i, image) in self.images.iter().enumerate() {
-            let path = text(image);
-            add(&[
-                "-drive",
-                &format!("if=none,id=i{i},format=raw,readonly=on,file={path}"),
-            ]);
-            add(&[
-                "-device",
-                &format!("virtio-blk-pci,drive=i{i},serial=image{i}"),
-            ]);
-        }
-        for (i, socket) in self.disks.iter().enumerate() {
-            let node = format!("driver=nbd,node-name=d{i},server.type=unix,server.path=");
-            add(&["-blockdev", &format!("{node}{},export=disk", text(socket))]);
-            let device = "write-cache=on,rerror=report,werror=report";
-            add(&[
-                "-device",
-                &format!("virtio-blk-pci,drive=d{i},serial=disk{i},{device}"),
-            ]);
-        }
+        self.add_disks(&mut add);
         let (own, switch) = &self.net;
         let local = format!("local.type=unix,local.path={}", text(own));
         let remote = format!("remote.type=unix,remote.path={}", text(switch));
@@ -122,6 +105,32 @@ impl Machine {
             ),
         ]);
         a
+    }
+
+    fn add_disks(&self, add: &mut impl FnMut(&[&str])) {
+        for (i, image) in self.images.iter().enumerate() {
+            let path = text(image);
+            add(&[
+                "-drive",
+                &format!("if=none,id=i{i},format=raw,readonly=on,file={path}"),
+            ]);
+            add(&[
+                "-device",
+                &format!("virtio-blk-pci,drive=i{i},serial=image{i}"),
+            ]);
+        }
+        let discard = if self.discards { "unmap" } else { "ignore" };
+        for (i, socket) in self.disks.iter().enumerate() {
+            let node = format!(
+                "driver=nbd,node-name=d{i},discard={discard},server.type=unix,server.path="
+            );
+            add(&["-blockdev", &format!("{node}{},export=disk", text(socket))]);
+            let device = "write-cache=on,rerror=report,werror=report";
+            add(&[
+                "-device",
+                &format!("virtio-blk-pci,drive=d{i},serial=disk{i},{device}"),
+            ]);
+        }
     }
 
     /// Starts it.

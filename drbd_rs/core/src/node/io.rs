@@ -343,6 +343,8 @@ pub enum LocalOp {
 pub enum MetaOp {
     /// Write the superblock; the owner fills the page by [`super::Resource::fill_page`].
     WriteSuperblock,
+    /// Write zeroes where the superblock was before the metadata moved; filled likewise.
+    EraseSuperblock,
     /// Write one activity log block; filled likewise.
     WriteAl,
     /// Write one page of the bitmap; filled likewise.

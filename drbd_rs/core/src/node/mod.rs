@@ -339,7 +339,7 @@ impl<S: Store> Resource<S> {
             After::Nothing => {}
             After::Control(next) => self.control_next(next, ok, h),
             After::Resync(next) => self.resync_next(next, ok, h),
-            After::Request(next) => self.request_next(next, h),
+            After::Request(next) => self.request_next(next, ok, h),
         }
     }
 }

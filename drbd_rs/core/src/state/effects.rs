@@ -240,12 +240,9 @@ fn now_disk(now: &mut NowSet, old: State, new: State) {
         matches!(old.disk, Disk::Attaching | Disk::Negotiating) && new.disk > Disk::Negotiating,
         Now::NoteAttachTime,
     );
-    // Both copies were bad and the peer was promoted by force: its copy counts as good now.
+    // Unless that is decided with the same packet.
     now.when(
-        old.disk == Disk::Inconsistent
-            && old.pdsk == Disk::Inconsistent
-            && old.peer == Role::Secondary
-            && new.peer == Role::Primary,
+        promoted_by_force(old, new.peer) && new.conn <= Conn::Connected,
         Now::ConsiderResync,
     );
 }
@@ -433,6 +430,13 @@ fn reattaching(old: State) -> bool {
 /// not 100.
 pub(crate) const fn knows_stop_sector(apv: u32) -> bool {
     apv >= 97 && apv != 100
+}
+
+/// Both copies were bad and the peer, which has the role `peer` now, was promoted by force: its
+/// copy counts as good.
+pub(crate) fn promoted_by_force(old: State, peer: Role) -> bool {
+    let bad = old.disk == Disk::Inconsistent && old.pdsk == Disk::Inconsistent;
+    bad && old.peer == Role::Secondary && peer == Role::Primary
 }
 
 /// Whether the peer's copy misses what is written from now on, going from `old` to `new`.

@@ -221,6 +221,21 @@ impl<T: IoTarget> BlockDevice<T> {
         Limits::from_raw(unsafe { &(*(*self.as_ptr()).bd_queue).limits })
     }
 
+    /// What it discards as a whole, in sectors: the size of such a unit, and where the first one
+    /// begins. `None` if it cannot discard.
+    pub fn discard_units(&self) -> Option<(u32, u32)> {
+        let limits = self.limits();
+        let unit = (limits.discard_granularity >> 9).max(1);
+        if limits.max_discard_sectors < unit {
+            return None;
+        }
+        // SAFETY: By the invariants, the device is valid; a partition in use does not move.
+        let partition = unsafe { (*self.as_ptr()).bd_start_sect };
+        let inside = u32::try_from(partition.checked_rem(u64::from(unit))?).ok()?;
+        let first = unit.saturating_add(limits.discard_alignment >> 9).saturating_sub(inside);
+        Some((unit, first.checked_rem(unit)?))
+    }
+
     /// True if it cannot be written to.
     pub fn is_read_only(&self) -> bool {
         // SAFETY: By the invariants, the device is valid.

@@ -11,9 +11,12 @@
 //! drbd-sim mutant LIST N DIR  plants one in the sources below DIR, says its name
 //! ```
 //!
+//! `SIM_SHRINK=n` makes a plan shorter in at most so many runs.
+//!
 //! `hunt` compares with the rates of the file `SIM_RATES` (made by `rates N`), as long as there
 //! are bugs of our own: what has been planted has to make some way to fail clearly more frequent.
 
+use drbd_sim::cover;
 use drbd_sim::mutants;
 use drbd_sim::plan::Plan;
 use drbd_sim::run::{quiet_panics, run, shrink, Outcome};
@@ -143,7 +146,7 @@ fn many(
 
 fn seconds(n: u64, from: u64) -> ExitCode {
     let (stats, failed, took) = many(n, from, None);
-    print!("{}", stats.table(took));
+    print!("{}{}", stats.table(took), cover::report(&stats));
     let mut kinds: Vec<(String, Vec<u64>, String)> = Vec::new();
     for (seed, oracle, why) in failed {
         match kinds.iter_mut().find(|(o, ..)| *o == oracle) {
@@ -175,7 +178,10 @@ fn one(plan: &Plan, trace: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     println!("FAILED: {}: {}", v.oracle, v.why);
-    plan = shrink(&plan, &v.oracle, SHRINK);
+    let tries = std::env::var("SIM_SHRINK")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    plan = shrink(&plan, &v.oracle, tries.unwrap_or(SHRINK));
     let again = run(&plan, true);
     again.trace.iter().for_each(|l| println!("{l}"));
     let why = again.violation.map_or(String::new(), |v| v.why);

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod crash;
 pub mod demo;
 pub mod exchange;
+pub mod features;
 pub mod fencing;
 pub mod golden;
 pub mod same_words;

@@ -130,6 +130,12 @@ impl Queue {
         since.any(|i| i.later.contains(Later::Demoted))
     }
 
+    /// Whether another resync begins as its source after the change that is at work.
+    fn names_again(&self) -> bool {
+        let mut since = self.items.iter().flatten().skip(1);
+        since.any(|i| i.later.contains(Later::SendSyncUuid))
+    }
+
     /// Whether the connection ended after the change that is at work.
     fn was_cut(&self) -> bool {
         let mut since = self.items.iter().flatten().skip(1);
@@ -433,15 +439,18 @@ impl<S: Store> Resource<S> {
     }
 
     fn later_sync_uuid(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
+        // It may have pulled ahead again, also while the name was written: the next resync has
+        // another one.
+        let again = self.vol(vol).is_some_and(|v| v.ctl.after.names_again());
+        let source = matches!(self.state(vol).conn, Conn::SyncSource | Conn::PausedSyncS);
+        let source = source && !again;
         if item.step == 0 {
-            if self.uuid_begin_sync_source(vol, h).is_none() {
+            if !source || self.uuid_begin_sync_source(vol, h).is_none() {
                 return Done::Yes;
             }
             self.md_sync(vol, After::Control(Next::AfterChange { vol }), h);
             return Done::WaitsThen(1);
         }
-        // It may have pulled ahead again while that was written: the next resync has another name.
-        let source = matches!(self.state(vol).conn, Conn::SyncSource | Conn::PausedSyncS);
         if let Some(uuid) = self.disk(vol).filter(|_| source).map(|d| d.uuids.bitmap) {
             self.send_sync_uuid(vol, uuid, h);
         }
@@ -586,6 +595,8 @@ impl<S: Store> Resource<S> {
             }
         }
         if fx.fencing_done && self.ctl.susp.fencing {
+            // Also if the own disk has failed since: it has the frozen writes that the applications
+            // are about to be told of, and the peer lacks them.
             for ix in 0..self.volume_slots() {
                 let vol = VolIx(ix);
                 let due = self

@@ -134,7 +134,7 @@ impl<S: Store> Resource<S> {
             if self.lose_frozen(h) || self.new_generations(peer, h) {
                 return true;
             }
-            if self.conn(peer).is_some_and(|c| c.ctl.greeting_waits != 0) {
+            if self.stores_generations(peer, h) {
                 return false;
             }
             self.send_protocol(peer, false, h);
@@ -196,6 +196,27 @@ impl<S: Store> Resource<S> {
                 c.ctl.greeting_waits = c.ctl.greeting_waits.saturating_add(1);
             }
             self.md_sync(vol, After::Control(Next::GenerationStored), h);
+            return true;
+        }
+        false
+    }
+
+    /// Whether a generation that the peer would hear of is not stable: then the greeting waits. So
+    /// it does for one that began before the connection stood, on a disk that is slow. The C driver
+    /// tells it.
+    fn stores_generations(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        if self.conn(peer).is_some_and(|c| c.ctl.greeting_waits != 0) {
+            return true;
+        }
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            if self.state(vol).disk < Disk::Negotiating || !self.md_begins(vol) {
+                continue;
+            }
+            if let Some(c) = self.conn_mut(peer) {
+                c.ctl.greeting_waits = c.ctl.greeting_waits.saturating_add(1);
+            }
+            self.md_stable(vol, After::Control(Next::GenerationStored), h);
             return true;
         }
         false

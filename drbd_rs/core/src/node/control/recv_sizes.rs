@@ -175,6 +175,9 @@ impl<S: Store> Resource<S> {
         match candidate.map(Sectors) {
             None => {}
             Some(peer) if peer == device => {}
+            // A resize: the size of a disk is not yet that of the device, which the peer tells next
+            // if it has changed. The C driver takes the first for the second.
+            Some(_) if p.c_size == 0 && device.0 != 0 => {}
             Some(peer) if device.0 != 0 && p.d_size == 0 => {
                 self.log(vol, Note::IgnoredPeerSize { peer, device }, h);
             }

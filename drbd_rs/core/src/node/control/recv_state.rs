@@ -7,6 +7,7 @@
 
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
+use crate::state::effects::promoted_by_force;
 use crate::state::{Ss, State};
 use crate::uuid::{
     first_line, handshake, AfterSb, DecideContext, DryRun, Handshake, HandshakeContext, Helper,
@@ -97,7 +98,7 @@ impl<S: Store> Resource<S> {
         }
         match self.end_of_sync(vol, os, peer, real, h) {
             Some(disk) => real = disk,
-            None => return,
+            None => return self.hear_pause(vol, peer, h),
         }
         let mut conn = followed(os.conn, peer.conn, real);
         let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;
@@ -135,6 +136,21 @@ impl<S: Store> Resource<S> {
             }
         }
         self.adopt_peer_state(vol, os, peer, real, conn, h);
+    }
+
+    /// A packet that ends a resync or verify says as well whether the peer pauses; and it may be
+    /// from before the peer heard that the verify had begun. The C driver forgets that: the next
+    /// resync is paused for ever.
+    fn hear_pause(&mut self, vol: VolIx, peer: State, h: &mut impl Host) {
+        let s = self.state(vol);
+        let pauses = peer.aftr_isp || peer.user_isp;
+        if s.conn >= Conn::Connected && s.peer_isp != pauses {
+            let change = StateChange {
+                peer_isp: Some(pauses),
+                ..StateChange::NONE
+            };
+            self.change_state(vol, change, Flags::HARD, h);
+        }
     }
 
     /// The peer's attach came to nothing. It has to find out as well; the C driver lets it wait.
@@ -209,8 +225,11 @@ impl<S: Store> Resource<S> {
         let connected = os.conn == Conn::Connected;
         let attaching = peer.disk == Disk::Negotiating || os.disk == Disk::Negotiating;
         let asked = peer.conn >= Conn::StartingSyncS && peer.conn <= Conn::WFBitMapT;
+        // The order by which the peer asked for that may have been undone by a packet from before
+        // it, which was under way. The C driver waits for one more packet then, perhaps for ever.
+        let forced = peer.disk == Disk::UpToDate && promoted_by_force(os, peer.role);
         os.conn < Conn::Connected
-            || (connected && (attaching || asked))
+            || (connected && (attaching || asked || forced))
             || self.vol(vol).is_some_and(|v| v.ctl.consider_resync)
     }
 

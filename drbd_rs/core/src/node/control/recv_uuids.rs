@@ -118,7 +118,7 @@ impl<S: Store> Resource<S> {
             self.log(vol, Note::BitmapUuidInUse(old), h);
         }
         self.log(vol, Note::NewCurrentUuid(uuids), h);
-        self.md_dirty(vol, h);
+        self.md_begun(vol, h);
     }
 
     /// This node becomes source of a resync: the UUID of the resync, if there is a disk. The
@@ -135,7 +135,7 @@ impl<S: Store> Resource<S> {
             uuids,
         };
         self.log(vol, note, h);
-        self.md_dirty(vol, h);
+        self.md_begun(vol, h);
         Some(uuid)
     }
 

@@ -3,15 +3,18 @@
 //! How large the device is (algorithms.md §10), and the writes that a new size needs.
 //!
 //! ```text
-//!  gate ─▶ metadata held ─▶ superblock "do not trust" ─▶ ring ─▶ bitmap ─▶ superblock ─▶ device
+//!  gate ─▶ metadata held ─▶ superblock "do not trust" ─▶ (old superblock erased)
+//!       ─▶ ring ─▶ bitmap ─▶ superblock ─▶ device
 //! ```
 //!
 //! A size, a place of the metadata or a ring that differs from what is on disk goes through these
 //! steps, each durable before the next; all of it is written from memory, nothing is copied. The
 //! first superblock lies in the new place already and says that bitmap and log are not to be
 //! trusted: whatever a crash leaves behind it, the next attach begins with a full resync, and
-//! before it the old metadata are untouched. The device has a new size only when all is stored.
-//! Meanwhile no application I/O is admitted and the receiver waits.
+//! before it the old metadata are untouched. Then the old superblock is overwritten, which the C
+//! driver leaves: should the device grow once more while nobody looks, drbdmeta would find it where
+//! it saw one last, and take metadata of long ago for those of today. The device has a new size
+//! only when all is stored. Meanwhile no application I/O is admitted and the receiver waits.
 //!
 //! The C driver works the place of the metadata out anew whenever it looks at the size, and so does
 //! this: a backing device that grew has its internal metadata moved to the new end even if the
@@ -22,7 +25,7 @@ use crate::meta::layout::{Kind, Striping};
 use crate::meta::Layout;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-use crate::units::Sectors;
+use crate::units::{Sector, Sectors};
 
 use super::super::io::{Effect, Host, VolIx};
 use super::super::note::Note;
@@ -42,6 +45,8 @@ pub(crate) struct Resize {
     layout: Layout,
     /// They are somewhere else now.
     moved: bool,
+    /// Where a superblock is left behind.
+    leaves: Option<Sector>,
     /// New bits count as out of sync.
     set_new: bool,
     /// Another ring was asked for.
@@ -57,6 +62,7 @@ enum Step {
     Gate,
     Hold,
     Flagged,
+    Erased,
     Ring,
     Bitmap,
     Stored,
@@ -200,6 +206,7 @@ impl<S: Store> Resource<S> {
             size,
             layout,
             moved: layout.superblock != old.superblock || layout.md_size != old.md_size,
+            leaves: left_behind(&old, &layout, devices.backing),
             set_new: !plan.no_resync,
             new_ring: plan.striping.is_some(),
             grew: size > before && before.0 != 0,
@@ -317,6 +324,13 @@ impl<S: Store> Resource<S> {
                 self.md_sync(vol, again, h);
             }
             Step::Flagged => {
+                self.resize_step(vol, Step::Erased);
+                match r.leaves {
+                    Some(old) => self.erase_superblock(vol, old, again, h),
+                    None => self.run_after(again, true, h),
+                }
+            }
+            Step::Erased => {
                 self.resize_step(vol, Step::Ring);
                 self.rewrite_ring(vol, again, h);
             }
@@ -384,7 +398,7 @@ impl<S: Store> Resource<S> {
         let Some(r) = v.ctl.resize.take() else { return };
         let half_done = match r.step {
             Step::Gate | Step::Hold => false,
-            Step::Flagged | Step::Ring => {
+            Step::Flagged | Step::Erased | Step::Ring => {
                 self.meta_release(vol, h);
                 true
             }
@@ -450,6 +464,17 @@ impl<S: Store> Resource<S> {
             None => (words, pages),
         }
     }
+}
+
+/// Where a superblock lies that will be none any more, if the device still reaches so far.
+fn left_behind(old: &Layout, new: &Layout, backing: Sectors) -> Option<Sector> {
+    let there = old
+        .superblock
+        .0
+        .checked_add(8)
+        .is_some_and(|end| end <= backing.0);
+    let moves = matches!(old.kind, Kind::Internal) && new.superblock != old.superblock;
+    (there && moves).then_some(old.superblock)
 }
 
 /// The formula. `own`, `peer`: capacities, 0 without a disk; `agreed`: last size; `configured`: 0

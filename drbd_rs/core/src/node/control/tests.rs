@@ -10,6 +10,7 @@ use std::vec::Vec;
 
 use super::super::io::*;
 use super::super::note::Note;
+use super::super::request::Moved;
 use super::super::{
     Backing, BackingStorage, PeerDevice, Resource, Storage, Store, VolumeStorage, PEER,
 };
@@ -332,6 +333,20 @@ fn primary_needs_good_data_or_force() {
     });
     assert_eq!(n.order(secondary), Ss::Success.number());
     assert_eq!(n.m.disk(VOL).unwrap().uuids.current & 1, 0);
+}
+
+/// As with the C driver; tools show them, and what was read and written goes on.
+#[test]
+fn a_connection_begins_to_count_anew() {
+    let mut n = Node::new(1);
+    for what in [Moved::Sent, Moved::Received, Moved::Read, Moved::Written] {
+        n.m.count_moved(VOL, what, Sectors(8));
+    }
+    let conf = NetConf::default();
+    assert_eq!(n.order(Command::Connect { peer: PEER, conf }), 1);
+    let counts = n.m.io_counts(VOL);
+    assert_eq!((counts.sent, counts.received), (Sectors(0), Sectors(0)));
+    assert_eq!((counts.read, counts.written), (Sectors(8), Sectors(8)));
 }
 
 #[test]

@@ -24,6 +24,11 @@ impl<S: Store> Resource<S> {
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
+        if r.stage == Stage::Active && r.may_restart() && !self.io_has_disk(r.vol) {
+            // The peer's write that it waits for is not made here. The C driver waits for it.
+            self.restart(id);
+            return;
+        }
         if r.stage == Stage::Active && !r.completed {
             let Outcome::Over(result) = r.outcome() else {
                 self.seek_word(&r, h);

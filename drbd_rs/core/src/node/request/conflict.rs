@@ -309,7 +309,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// The peer's write came first: own ones that it told to wait go out again.
-    fn restart_postponed(&mut self, vol: VolIx, range: SectorRange) {
+    pub(super) fn restart_postponed(&mut self, vol: VolIx, range: SectorRange) {
         let mut at = self
             .io_vol(vol)
             .and_then(|v| v.io.writes.first_overlap(range));
@@ -332,7 +332,7 @@ impl<S: Store> Resource<S> {
 
     /// Takes a write off the wire and puts it to those that wait for the peer's writes. It keeps
     /// its extents: the two disks differ until it is through.
-    fn restart(&mut self, id: Id) {
+    pub(super) fn restart(&mut self, id: Id) {
         self.net_answer(id, Answer::Lost);
         self.net_finish(id);
         let Some(r) = self.io.requests.get_mut(id) else {
@@ -418,8 +418,8 @@ impl<S: Store> Resource<S> {
             // The arbiter's own write is on its way and covers all of it.
             self.net_answer(id, Answer::Good);
             self.net_finish(id);
-            self.settle(id, h);
         }
+        self.settle(id, h);
         Ok(())
     }
 }

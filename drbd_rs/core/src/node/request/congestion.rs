@@ -76,6 +76,11 @@ impl<S: Store> Resource<S> {
         if v.state.disk != Disk::UpToDate || !v.state.replicates() {
             return;
         }
+        // The last writes of a node that is being demoted: the next Primary may be the peer, and
+        // needs them. The C driver does not ask.
+        if !v.state.role.is_primary() {
+            return;
+        }
         let full = fill != 0 && v.io.on_wire >= u64::from(fill);
         if !full && b.al.used() < extents {
             return;
@@ -128,6 +133,8 @@ impl<S: Store> Resource<S> {
             v.io.ahead_due = None;
             return;
         }
+        // The peer takes the generation that it is ahead by over at the end of the resync.
+        let busy = busy || v.io.generation;
         if v.io.ahead_due.is_none() && v.io.live == 0 {
             v.io.ahead_due = Some(now.plus(RECOVERY));
         }

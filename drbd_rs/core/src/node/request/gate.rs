@@ -13,18 +13,22 @@ pub(super) const WAITERS: usize = 8;
 impl<S: Store> Resource<S> {
     /// Admits no new application I/O until [`Resource::gate_open`]; `after` runs, with `ok`, when
     /// none is in flight, or what is in flight is frozen; a resync waits for the end of that, too.
+    /// An exchange of bitmaps that was given up still waits: the next one takes its place, so that
+    /// a slow disk and a connection that comes and goes do not use up the room.
     /// Without such a volume, or with too many waiting, it runs without `ok` and
     /// nothing was closed.
     pub(crate) fn gate_close(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
         let taken = self.io_vol_mut(vol).is_some_and(|v| {
-            match v.io.gate_waiters.iter_mut().find(|w| **w == After::Nothing) {
-                Some(free) => {
-                    *free = after;
-                    v.io.gate = v.io.gate.saturating_add(1);
-                    true
-                }
-                None => false,
+            let waits = matches!(after, After::Resync(_)) && v.io.gate_waiters.contains(&after);
+            if !waits {
+                let mut waiters = v.io.gate_waiters.iter_mut();
+                let Some(free) = waiters.find(|w| **w == After::Nothing) else {
+                    return false;
+                };
+                *free = after;
             }
+            v.io.gate = v.io.gate.saturating_add(1);
+            true
         });
         if !taken {
             self.run_soon(after, false, h);

@@ -11,7 +11,7 @@ use super::token::{self, Name};
 use super::super::io::{
     AppOp, Data as LocalData, Effect, Host, IoError, LocalOp, Payload, Sock, VolIx,
 };
-use super::super::{Resource, Store, PEER};
+use super::super::{Backing, Resource, Store, PEER};
 use crate::bitmap::BitSpan;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
@@ -68,9 +68,13 @@ impl<S: Store> Resource<S> {
 
     /// The first write that only this node gets begins a generation of data; it waits until that
     /// is stored, and for the end of a handshake. Mostly the generation began when the peer was
-    /// lost; not so if this disk was not there then (the C driver forgets it in that case).
+    /// lost; not so if this disk was not there then (the C driver forgets it in that case), nor if
+    /// the peer is there and writes are only announced. Should a node that is ahead leave as
+    /// Secondary, nothing else says that the two copies differ: the C driver then takes the stale
+    /// one for good.
     fn goes_on_alone(&mut self, vol: VolIx, s: State, h: &mut impl Host) -> bool {
-        let alone = s.role.is_primary() && s.disk == Disk::UpToDate && s.conn <= Conn::Connected;
+        let missed = s.conn <= Conn::Connected || s.conn == Conn::Ahead;
+        let alone = s.role.is_primary() && s.disk == Disk::UpToDate && missed;
         let Some(v) = self.io_vol(vol).filter(|_| alone) else {
             return false;
         };
@@ -283,6 +287,18 @@ impl<S: Store> Resource<S> {
         self.submit_local_as(id, may_hang, h);
     }
 
+    /// What a discard is for the own disk: where nobody promises that what was discarded reads as
+    /// zero, it is zeroed out, or the two nodes might read different data.
+    pub(in crate::node) fn discard_op(&self, vol: VolIx) -> LocalOp {
+        let backing = self.io_vol(vol).and_then(|v| v.backing.as_ref());
+        let reliable =
+            |b: &Backing<S>| b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.discard;
+        match backing.is_some_and(reliable) {
+            true => LocalOp::Discard,
+            false => LocalOp::ZeroOut { unmap: true },
+        }
+    }
+
     pub(super) fn submit_local_as(&mut self, id: Id, copy: bool, h: &mut impl Host) {
         let now = h.now();
         let Some(r) = self.io.requests.get_mut(id) else {
@@ -300,7 +316,7 @@ impl<S: Store> Resource<S> {
         let (op, data) = match io.op {
             AppOp::Read => (LocalOp::Read, pages),
             AppOp::Write => (LocalOp::Write, pages),
-            AppOp::Discard => (LocalOp::Discard, LocalData::None),
+            AppOp::Discard => (self.discard_op(vol), LocalData::None),
             AppOp::WriteZeroes { unmap } => (LocalOp::ZeroOut { unmap }, LocalData::None),
             AppOp::Flush => (LocalOp::Flush, LocalData::None),
         };
@@ -352,20 +368,28 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// What makes a write count as replicated. Where the peer's copy is the only good one, with
+    /// protocol B it has to be on the peer's disk, which may fail. Older peers do not look at what
+    /// the packet asks for.
+    fn expected(&self, vol: VolIx, apv: u32) -> Expect {
+        let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        let lone = self.io_state(vol).disk != Disk::UpToDate && apv >= 100;
+        match conf.map_or(3, |n| n.wire_protocol) {
+            1 => Expect::Sent,
+            2 if !lone => Expect::Received,
+            _ => Expect::Written,
+        }
+    }
+
     /// Queues the write for the peer, behind a barrier where it begins an epoch.
     pub(super) fn queue_write(&mut self, id: Id, h: &mut impl Host) {
         let Some(agreed) = self.connected(PEER) else {
             return;
         };
-        let protocol = self
-            .io_conn(PEER)
-            .and_then(|c| c.ctl.conf.as_ref())
-            .map_or(3, |n| n.wire_protocol);
-        let expect = match protocol {
-            1 => Expect::Sent,
-            2 => Expect::Received,
-            _ => Expect::Written,
+        let Some(vol) = self.io.requests.get(id).map(|r| r.vol) else {
+            return;
         };
+        let expect = self.expected(vol, agreed.apv);
         self.net_begins(id, expect);
         let Some(r) = self.io.requests.get(id).copied() else {
             return;

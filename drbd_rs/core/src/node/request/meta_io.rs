@@ -89,6 +89,10 @@ pub(crate) struct MetaIo {
     superblock_in_flight: bool,
     /// It changed since the write in flight began.
     superblock_again: bool,
+    /// UUIDs that this node made up are not in it, not even on their way.
+    begun: bool,
+    /// The write in flight has some.
+    begun_in_flight: bool,
     waiters: [After; WAITERS],
     next_waiters: [After; WAITERS],
     transaction: Transaction,
@@ -102,7 +106,8 @@ pub(crate) struct MetaIo {
 
 crate::key::key! {
     MetaIo {
-        on_disk, due, superblock_in_flight, superblock_again, waiters, next_waiters,
+        on_disk, due, superblock_in_flight, superblock_again, begun, begun_in_flight, waiters,
+        next_waiters,
         transaction, tx, hold, job, jobs
     }
     names { instance: LOG }
@@ -119,6 +124,8 @@ impl MetaIo {
             due: None,
             superblock_in_flight: false,
             superblock_again: false,
+            begun: false,
+            begun_in_flight: false,
             waiters: [After::Nothing; WAITERS],
             next_waiters: [After::Nothing; WAITERS],
             transaction: Transaction::None,
@@ -214,6 +221,22 @@ impl<S: Store> Resource<S> {
             .is_some_and(|b| b.meta_io.due.is_some())
     }
 
+    /// This node has made up a UUID.
+    pub(crate) fn md_begun(&mut self, vol: VolIx, h: &mut impl Host) {
+        if let Some(m) = self.meta(vol) {
+            m.begun = true;
+        }
+        self.md_dirty(vol, h);
+    }
+
+    /// Whether a UUID that this node made up is not stable: nobody may hear of it.
+    pub(crate) fn md_begins(&self, vol: VolIx) -> bool {
+        self.io_vol(vol)
+            .filter(|v| !v.ctl.dropped)
+            .and_then(|v| v.backing.as_ref())
+            .is_some_and(|b| b.meta_io.begun || b.meta_io.begun_in_flight)
+    }
+
     /// Writes the superblock as it is now; then runs `after`, with `ok` if it is stable.
     pub(crate) fn md_sync(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
         let Some(m) = self.meta(vol) else {
@@ -263,6 +286,7 @@ impl<S: Store> Resource<S> {
         }
         b.meta_io.superblock_in_flight = true;
         b.meta_io.superblock_again = false;
+        b.meta_io.begun_in_flight = core::mem::take(&mut b.meta_io.begun);
         b.meta_io.due = None;
         let sector = b.disk.layout.superblock;
         let flags = durable(b.disk.conf.md_flushes);
@@ -286,6 +310,7 @@ impl<S: Store> Resource<S> {
         }
         let Some(m) = self.meta(vol) else { return };
         m.superblock_in_flight = false;
+        m.begun_in_flight = false;
         core::mem::swap(&mut m.waiters, &mut m.next_waiters);
         if m.superblock_again {
             self.write_superblock(vol, h);
@@ -615,6 +640,7 @@ impl<S: Store> Resource<S> {
         let name = Name::unpack(io.0);
         if let Some(
             Name::Superblock(vol)
+            | Name::OldSuperblock(vol)
             | Name::AlBlock(vol)
             | Name::AlPage(vol, _)
             | Name::BitmapPage(vol, _),
@@ -624,6 +650,7 @@ impl<S: Store> Resource<S> {
         }
         match name {
             Some(Name::Superblock(vol)) => self.superblock_written(vol, ok, h),
+            Some(Name::OldSuperblock(vol)) => self.superblock_erased(vol, ok, h),
             Some(Name::AlBlock(vol)) => self.al_block_done(vol, ok, h),
             Some(Name::AlPage(vol, n)) => self.al_page_done(vol, n, ok, h),
             Some(Name::BitmapPage(vol, n)) => self.job_page_done(vol, n, page, ok, h),
@@ -632,7 +659,7 @@ impl<S: Store> Resource<S> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn emit_meta(
+    pub(super) fn emit_meta(
         &mut self,
         vol: VolIx,
         name: Name,
@@ -689,13 +716,14 @@ impl<S: Store> Resource<S> {
                     b.bitmap.copy_page(u64::from(n), page);
                 }
             }
-            Some(Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {}
+            Some(Name::OldSuperblock(_) | Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {
+            }
         }
     }
 }
 
 /// How metadata that others rely on is written.
-const fn durable(flushes: bool) -> IoFlags {
+pub(super) const fn durable(flushes: bool) -> IoFlags {
     IoFlags {
         sync: true,
         fua: flushes,

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  meta_hold ─▶ Asked ─(nothing in flight)─▶ Held ─rewrite_ring─▶ Ring ─(all blocks)─▶ Held
+//!     Held ─erase_superblock─▶ Erasing ─▶ Held
 //!     Held ─meta_release─▶ None
 //! ```
 //!
@@ -12,10 +13,13 @@
 //!
 //! Invariant: whoever waits is told exactly once, also when the disk goes.
 
+use super::meta_io::durable;
+use super::token::Name;
 use super::UNIT;
 
-use super::super::io::{Host, VolIx};
+use super::super::io::{Host, MetaOp, VolIx};
 use super::super::{After, Resource, Store};
+use crate::units::Sector;
 
 /// How far the move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +30,8 @@ pub(super) enum Hold {
     Asked(After),
     /// Nothing is in flight.
     Held,
+    /// The superblock in the old place is being overwritten.
+    Erasing(After),
     /// The ring is being written.
     Ring {
         /// Blocks still to be written.
@@ -39,7 +45,7 @@ impl Hold {
     /// Takes whoever waits.
     pub(super) fn take(&mut self) -> Option<After> {
         match core::mem::replace(self, Hold::None) {
-            Hold::Asked(after) | Hold::Ring { after, .. } => Some(after),
+            Hold::Asked(after) | Hold::Erasing(after) | Hold::Ring { after, .. } => Some(after),
             Hold::None | Hold::Held => None,
         }
     }
@@ -66,6 +72,35 @@ impl<S: Store> Resource<S> {
         self.ctl.stirred = true;
     }
 
+    /// Makes the superblock that lies at `old` unreadable, for good; then runs `after`. The
+    /// metadata must be held, and the superblock of the new place be stable.
+    pub(crate) fn erase_superblock(
+        &mut self,
+        vol: VolIx,
+        old: Sector,
+        after: After,
+        h: &mut impl Host,
+    ) {
+        let flags = self
+            .io_backing(vol)
+            .map(|b| durable(b.disk.conf.md_flushes));
+        let (Some(flags), Some(m)) = (flags, self.meta(vol).filter(|m| m.hold == Hold::Held))
+        else {
+            return self.run_soon(after, false, h);
+        };
+        m.hold = Hold::Erasing(after);
+        let (name, op) = (Name::OldSuperblock(vol), MetaOp::EraseSuperblock);
+        self.emit_meta(vol, name, op, old, 4096, flags, h);
+    }
+
+    pub(super) fn superblock_erased(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        let Some(m) = self.meta(vol) else { return };
+        if let Hold::Erasing(after) = m.hold {
+            m.hold = Hold::Held;
+            self.run_soon(after, ok, h);
+        }
+    }
+
     /// Writes every block of the ring, in its place and with the number of the next transaction;
     /// then runs `after`. The metadata must be held. The blocks are not flushed one by one: the
     /// superblock that declares the ring valid flushes them.
@@ -87,7 +122,7 @@ impl<S: Store> Resource<S> {
             return false;
         };
         match m.hold {
-            Hold::None | Hold::Held => false,
+            Hold::None | Hold::Held | Hold::Erasing(_) => false,
             Hold::Asked(after) if m.in_flight() == 0 => {
                 m.hold = Hold::Held;
                 self.run_soon(after, true, h);

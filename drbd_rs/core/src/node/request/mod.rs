@@ -385,9 +385,9 @@ impl<S: Store> Resource<S> {
     }
 
     /// Goes on with what waited.
-    pub(crate) fn request_next(&mut self, next: Next, h: &mut impl Host) {
+    pub(crate) fn request_next(&mut self, next: Next, ok: bool, h: &mut impl Host) {
         match next {
-            Next::Generation(vol) => self.generation_begun(vol, h),
+            Next::Generation(vol) => self.generation_begun(vol, ok, h),
         }
     }
 
@@ -474,6 +474,7 @@ impl<S: Store> Resource<S> {
             Some(token::Name::Flush(vol)) => self.epoch_flushed(vol, result, h),
             Some(
                 token::Name::Superblock(_)
+                | token::Name::OldSuperblock(_)
                 | token::Name::AlBlock(_)
                 | token::Name::AlPage(..)
                 | token::Name::BitmapPage(..),
@@ -490,6 +491,7 @@ impl<S: Store> Resource<S> {
             Some(
                 token::Name::Flush(_)
                 | token::Name::Superblock(_)
+                | token::Name::OldSuperblock(_)
                 | token::Name::AlBlock(_)
                 | token::Name::AlPage(..)
                 | token::Name::BitmapPage(..),

@@ -173,10 +173,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         let features = self.connected(PEER).map_or(0, |a| a.features);
-        let reliable = self
-            .io_vol(vol)
-            .and_then(|v| v.backing.as_ref())
-            .is_some_and(|b| b.disk.conf.discard_zeroes_if_aligned && b.disk.limits.discard);
+        let reliable = self.discard_op(vol) == LocalOp::Discard;
         let kind = if zeroes {
             Kind::ZeroOut {
                 unmap: p.flags & dp::DISCARD != 0,
@@ -244,6 +241,7 @@ impl<S: Store> Resource<S> {
             }
             self.send_ack(vol, Packet::NegAck, range, w.block_id, h);
             Self::free_buf(buf, h);
+            self.restart_postponed(vol, range);
             return Ok(());
         }
         if !self.is_on_device(vol, w.sector, w.bytes) {
@@ -341,6 +339,7 @@ impl<S: Store> Resource<S> {
             if !self.io_has_disk(r.vol) {
                 self.io.peer_waiting.pop_front();
                 self.end_peer_write(id, r, Err(super::super::IoError::Io), h);
+                self.restart_postponed(r.vol, r.range);
                 continue;
             }
             match self.turn_comes(id, &r, h) {
@@ -425,7 +424,12 @@ impl<S: Store> Resource<S> {
     }
 
     /// It is stored; the peer is told, and its writes go on.
-    pub(super) fn generation_begun(&mut self, vol: VolIx, h: &mut impl Host) {
+    pub(super) fn generation_begun(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        if ok && self.md_begins(vol) {
+            // A resync has got a name meanwhile, which would be told with it.
+            self.md_stable(vol, After::Request(Next::Generation(vol)), h);
+            return;
+        }
         if let Some(v) = self.io_vol_mut(vol) {
             v.io.generation = false;
         }

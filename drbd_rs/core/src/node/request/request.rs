@@ -273,12 +273,19 @@ impl Request {
         )
     }
 
-    /// With protocol A nobody has said that the peer has it. That is enough beside a good copy
-    /// here; if this one has failed, the peer's has to be certain. The C driver does not wait.
+    /// With protocol A nobody has said that the peer has it, with B not that its disk has it. That
+    /// is enough beside a good copy here; if this one has failed, the peer's has to be certain, and
+    /// with B also if there is none. The C driver does not wait.
     pub(super) fn needs_word(&self) -> bool {
+        let [here, _] = self.counts;
         let failed = matches!(self.local, Local::Failed(_) | Local::Abandoned);
-        let handed_over = self.expect == Expect::Sent && self.net.is_live();
-        failed && handed_over && self.is_write() && self.net.is_good()
+        let alone = match self.expect {
+            Expect::Sent => failed,
+            Expect::Received => !(self.local == Local::Ok && here),
+            Expect::Written => false,
+        };
+        let told = self.net.is_live() && self.net.answer() == Some(Answer::Good);
+        alone && told && self.is_write()
     }
 
     /// What may be told the application.
@@ -377,6 +384,26 @@ mod tests {
         r.counts = [false, true];
         assert_eq!(r.outcome(), Outcome::Over(Ok(())));
         (r.local, r.net) = (Local::Ok, Net::None);
+        assert_eq!(r.outcome(), Outcome::Over(Err(IoError::Io)));
+    }
+
+    #[test]
+    fn with_protocol_b_the_only_good_copy_has_to_be_written() {
+        let mut r = write();
+        r.expect = Expect::Received;
+        r.local = Local::Ok;
+        r.net = Net::Live {
+            queued: false,
+            answer: Answer::Good,
+        };
+        assert_eq!(r.outcome(), Outcome::Over(Ok(())));
+        r.counts = [false, true];
+        assert_eq!(r.outcome(), Outcome::Waits);
+        let epoch = r.net;
+        r.net.finish();
+        assert_eq!(r.outcome(), Outcome::Over(Ok(())));
+        r.net = epoch;
+        r.net.set_answer(Answer::Refused);
         assert_eq!(r.outcome(), Outcome::Over(Err(IoError::Io)));
     }
 

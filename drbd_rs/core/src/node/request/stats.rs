@@ -110,11 +110,25 @@ impl<S: Store> Resource<S> {
         self.io_counts(vol).pending
     }
 
-    /// Whether a peer that is there has yet to say of some write that it is stable. Frozen requests
-    /// do not count: they go on when somebody thaws them.
+    /// Whether a peer that is there has yet to say of some write that it is stable. Requests that
+    /// are frozen since an earlier connection do not count: they go on when somebody thaws them.
     pub(crate) fn peer_lags(&self, vol: VolIx) -> bool {
         let live = self.io_vol(vol).is_some_and(|v| v.io.live != 0);
-        live && !self.io_state(vol).is_suspended() && self.connected(PEER).is_some()
+        let answers = live && self.connected(PEER).is_some();
+        answers && (!self.io_state(vol).is_suspended() || self.has_unstable(vol))
+    }
+
+    /// The same of what was sent over the connection that stands.
+    fn has_unstable(&self, vol: VolIx) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some((id, r)) = at.and_then(|id| Some((id, self.io.requests.get(id)?))) {
+            at = r.newer;
+            let live = r.vol == vol && r.is_write() && r.net.is_live() && !r.postponed;
+            if live && self.is_of_this_connection(id) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether a write of an application to some of these blocks is under way, or not yet known to
@@ -134,6 +148,14 @@ impl<S: Store> Resource<S> {
     pub(crate) fn reset_counters(&mut self, vol: VolIx) {
         if let Some(v) = self.io_vol_mut(vol) {
             v.io.counts = Counters::default();
+        }
+    }
+
+    /// A connection is configured: what was moved over another one does not count any more.
+    pub(crate) fn reset_moved(&mut self) {
+        for v in self.volumes.iter_mut().flatten() {
+            v.io.counts.sent = Sectors(0);
+            v.io.counts.received = Sectors(0);
         }
     }
 

@@ -632,6 +632,20 @@ fn the_gate_does_not_wait_for_frozen_io() {
 }
 
 #[test]
+fn exchanges_that_were_given_up_take_no_room_at_the_gate() {
+    let mut n = Node::new(Role::Primary);
+    n.write(1, 0);
+    let after = After::Resync(resync::Next::BitmapGate(VOL));
+    for _ in 0..2 * super::gate::WAITERS {
+        n.step(|r, h| r.gate_close(VOL, after, h));
+        n.step(|r, h| r.gate_open(VOL, h));
+    }
+    let v = n.r.io_vol(VOL).unwrap();
+    let waiting = v.io.gate_waiters.iter().filter(|w| **w == after).count();
+    assert_eq!((v.io.gate, waiting), (0, 1));
+}
+
+#[test]
 fn evicted_bitmap_pages_are_stable_before_the_block() {
     let mut n = Node::new(Role::Primary);
     // 67 slots: the 68th extent evicts the first one, whose page has been marked meanwhile.

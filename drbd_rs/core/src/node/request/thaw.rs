@@ -21,8 +21,6 @@ pub(crate) enum Thaw {
     FailPeerLeg,
     /// The own disk is back: submit again what it failed.
     RestartLocal,
-    /// The own disk stays away: report what is known.
-    FailLocal,
 }
 
 /// The walk in progress.
@@ -162,9 +160,7 @@ impl<S: Store> Resource<S> {
             {
                 self.begin_anew(id, h);
             }
-            Thaw::Resend | Thaw::FailPeerLeg | Thaw::RestartLocal | Thaw::FailLocal => {
-                self.settle(id, h);
-            }
+            Thaw::Resend | Thaw::FailPeerLeg | Thaw::RestartLocal => self.settle(id, h),
         }
     }
 
@@ -189,7 +185,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Whether the live leg of a request belongs to the connection that stands now.
-    fn is_of_this_connection(&self, id: Id) -> bool {
+    pub(super) fn is_of_this_connection(&self, id: Id) -> bool {
         let now = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
         self.io
             .requests

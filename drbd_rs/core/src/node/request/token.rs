@@ -22,6 +22,7 @@ const SUPERBLOCK: u8 = 4;
 const AL_BLOCK: u8 = 5;
 const AL_PAGE: u8 = 6;
 const BITMAP_PAGE: u8 = 7;
+const OLD_SUPERBLOCK: u8 = 8;
 
 /// What a token of this part names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +35,8 @@ pub(super) enum Name {
     Flush(VolIx),
     /// The superblock.
     Superblock(VolIx),
+    /// Where the superblock was before the metadata moved.
+    OldSuperblock(VolIx),
     /// The block of an activity log transaction.
     AlBlock(VolIx),
     /// A bitmap page that must be stable before the block is written.
@@ -53,6 +56,7 @@ impl Name {
             Name::Peer(i) => kind(PEER) | id(i),
             Name::Flush(v) => kind(FLUSH) | page(v, 0),
             Name::Superblock(v) => kind(SUPERBLOCK) | page(v, 0),
+            Name::OldSuperblock(v) => kind(OLD_SUPERBLOCK) | page(v, 0),
             Name::AlBlock(v) => kind(AL_BLOCK) | page(v, 0),
             Name::AlPage(v, p) => kind(AL_PAGE) | page(v, p),
             Name::BitmapPage(v, p) => kind(BITMAP_PAGE) | page(v, p),
@@ -73,6 +77,7 @@ impl Name {
             PEER => Some(Name::Peer(id)),
             FLUSH => Some(Name::Flush(vol)),
             SUPERBLOCK => Some(Name::Superblock(vol)),
+            OLD_SUPERBLOCK => Some(Name::OldSuperblock(vol)),
             AL_BLOCK => Some(Name::AlBlock(vol)),
             AL_PAGE => Some(Name::AlPage(vol, low)),
             BITMAP_PAGE => Some(Name::BitmapPage(vol, low)),
@@ -102,6 +107,7 @@ pub(super) fn of_block_id(id: BlockId) -> Option<Id> {
             Name::Peer(_)
             | Name::Flush(_)
             | Name::Superblock(_)
+            | Name::OldSuperblock(_)
             | Name::AlBlock(_)
             | Name::AlPage(..)
             | Name::BitmapPage(..),
@@ -126,6 +132,7 @@ mod tests {
             Name::Peer(id),
             Name::Flush(vol),
             Name::Superblock(vol),
+            Name::OldSuperblock(vol),
             Name::AlBlock(vol),
             Name::AlPage(vol, u32::MAX),
             Name::BitmapPage(vol, 7),

@@ -119,6 +119,8 @@ impl<S: Store> Resource<S> {
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;
         };
+        // A resync of nothing: the target waits for its name all the same.
+        let done = done && !rs.start.naming;
         if done {
             rs.finish.begin(now);
         }

@@ -50,6 +50,9 @@ impl<S: Store> Resource<S> {
                 if seen.is_verify() {
                     rs.marks.end();
                 }
+                if matches!(seen, conn::State::SyncSource | conn::State::PausedSyncS) {
+                    self.drop_requests(vol);
+                }
             }
             (true | false, false) => {}
         }
@@ -81,6 +84,37 @@ impl<S: Store> Resource<S> {
         if let Some((_, disk)) = self.rs_disk_mut(vol) {
             disk.extents.cancel_all();
         }
+    }
+
+    /// A resync is over as the peer has lost its disk: it has forgotten what it asked for. Should
+    /// it have a disk again when a block was read here, that would be answered in the middle of
+    /// another resync, and the block, which nobody protects any more, be older than writes sent
+    /// before it. The C driver sends it.
+    fn drop_requests(&mut self, vol: VolIx) {
+        let gone = self.rs_vol(vol).is_some_and(|v| {
+            v.state.conn >= conn::State::Connected && v.state.pdsk < disk::State::Inconsistent
+        });
+        let Some((rs, disk)) = self.rs_disk_mut(vol).filter(|_| gone) else {
+            return;
+        };
+        let asked = |s: &&mut Slot| matches!(s.kind, Kind::Data | Kind::Thin | Kind::Compare);
+        for slot in rs.slots.iter_mut().filter(asked) {
+            match slot.stage {
+                Stage::Waiting => *slot = Slot::FREE,
+                Stage::Reading | Stage::Examining => slot.current = false,
+                Stage::Free
+                | Stage::Examined { .. }
+                | Stage::Sending
+                | Stage::Writing
+                | Stage::Written
+                | Stage::Flushing
+                | Stage::Durable
+                | Stage::Lost
+                | Stage::Dropped => {}
+            }
+        }
+        rs.source.forget();
+        disk.extents.cancel_all();
     }
 
     fn abandon_slots(&mut self, vol: VolIx) {

@@ -23,6 +23,8 @@ pub(super) struct Start {
     from: conn::State,
     /// Tells the answer of the present helper call from those to earlier ones.
     call: u16,
+    /// The peer does not know the name of the resync yet: it is being stored.
+    pub(super) naming: bool,
     /// SYNC_UUID came before this node expects it.
     uuid: Option<u64>,
 }
@@ -33,6 +35,7 @@ impl Start {
             side: None,
             from: conn::State::StandAlone,
             call: 0,
+            naming: false,
             uuid: None,
         }
     }
@@ -40,6 +43,7 @@ impl Start {
     /// Whatever was about to start does not.
     pub(super) fn cancel(&mut self) {
         self.side = None;
+        self.naming = false;
         self.uuid = None;
     }
 
@@ -148,14 +152,24 @@ impl<S: Store> Resource<S> {
         let apv = self.connected(PEER).map_or(0, |a| a.apv);
         let named = side == Side::Source && apv < 96;
         if named && self.uuid_begin_sync_source(vol, h).is_some() {
-            self.md_sync(vol, After::Resync(Next::Named(vol)), h);
+            if let Some(rs) = self.rs_mut(vol) {
+                rs.start.naming = true;
+                let after = After::Resync(Next::Named(vol, rs.start.call));
+                self.md_sync(vol, after, h);
+            }
         }
         self.reconsider_pauses(h);
         self.md_dirty(vol, h);
     }
 
     /// The name of the resync is on the disk: the peer may hear of it.
-    pub(super) fn resync_named(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+    pub(super) fn resync_named(&mut self, vol: VolIx, call: u16, ok: bool, h: &mut impl Host) {
+        let named = self
+            .rs_mut(vol)
+            .is_some_and(|rs| rs.start.call == call && core::mem::take(&mut rs.start.naming));
+        if !named {
+            return;
+        }
         let source = matches!(
             self.rs_conn(vol),
             conn::State::SyncSource | conn::State::PausedSyncS

@@ -376,7 +376,7 @@ impl<S: Store> Resource<S> {
         let most = crate::limits::MAX_BIO_SIZE;
         let range = size.and_then(|size| checked_range(desc.sector, desc.blksize, most, size));
         let range = range.ok_or(Violation::Range)?;
-        self.write_block(vol, range, LocalOp::Discard, None, h)
+        self.write_block(vol, range, self.discard_op(vol), None, h)
     }
 
     fn write_block(

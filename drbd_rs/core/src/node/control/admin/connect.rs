@@ -60,6 +60,7 @@ impl<S: Store> Resource<S> {
         if let Some(c) = self.conn_mut(peer) {
             c.ctl.conf = Some(conf);
         }
+        self.reset_moved();
         let change = StateChange::NONE.conn(Conn::Unconnected);
         let code = self.change_conn(peer, change, Flags::VERBOSE, h);
         if code.is_refusal() {

@@ -190,10 +190,13 @@ impl<S: Store> Resource<S> {
             return Move::Done(ErrCode::MinorInvalid.number());
         };
         let grew = core::mem::take(&mut v.ctl.grew);
+        let asks = v.state.pdsk >= Disk::Negotiating;
         if v.state.conn == Conn::Connected {
             v.ctl.resize_pending |= grew;
             self.send_uuids(vol, 0, h);
-            self.send_sizes_as(vol, r.dds_flags(), true, h);
+            // Without a disk the peer has no size to answer with, and a C driver would take the
+            // room on this disk for the size of the device.
+            self.send_sizes_as(vol, r.dds_flags(), asks, h);
         }
         Move::Done(ErrCode::NoError.number())
     }

@@ -8,7 +8,6 @@ use crate::state::Ss;
 
 use super::super::super::io::{Host, OpId, VolIx};
 use super::super::super::note::Note;
-use super::super::super::request::Thaw;
 use super::super::super::{Resource, Store};
 use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move};
@@ -52,7 +51,13 @@ impl<S: Store> Resource<S> {
                 if !due || back {
                     return Move::Go(Kind::Resume(r));
                 }
-                if self.state(vol).disk > Disk::Attaching && self.disk(vol).is_some() {
+                let held = self.disk(vol).filter(|_| s.disk > Disk::Attaching);
+                if let Some(uuids) = held.map(|d| d.uuids) {
+                    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated);
+                    if stale || uuids.bitmap != 0 {
+                        // A resync has begun meanwhile: either way it is known who lacks what.
+                        return Move::Go(Kind::Resume(r));
+                    }
                     self.uuid_new_current(vol, h);
                     let after = self.operation_goes_on();
                     self.md_sync(vol, after, h);
@@ -78,15 +83,8 @@ impl<S: Store> Resource<S> {
                 Move::Ask(Kind::Resume(r), Ask::volume(vol, change, Flags::VERBOSE))
             }
             (Step::Asked, Event::Code(code)) => {
-                if code == Ss::Success {
-                    let s = self.state(vol);
-                    if s.conn < Conn::Connected {
-                        self.thaw_all(Thaw::FailPeerLeg, h);
-                    }
-                    if matches!(s.disk, Disk::Diskless | Disk::Failed) {
-                        self.thaw_all(Thaw::FailLocal, h);
-                    }
-                }
+                // The frozen requests come first, by one walk for both of their legs: whether the
+                // peer is there decides. The C driver sends them again only if there is a disk.
                 self.gate_open(vol, h);
                 Move::Done(code.number())
             }

@@ -137,6 +137,13 @@ impl<S: Store> Resource<S> {
             .filter(|v| self.vol(*v).is_some())
     }
 
+    /// The UUIDs of the disk of a volume, as they are in memory; `None` as long as it attaches.
+    pub fn data_uuids(&self, vol: VolIx) -> Option<UuidSet> {
+        let v = self.vol(vol)?;
+        let shown = v.state.disk != Disk::Attaching;
+        v.backing.as_ref().filter(|_| shown).map(|b| b.disk.uuids)
+    }
+
     /// A snapshot of a volume.
     pub fn volume_status(&self, vol: VolIx) -> Option<Volume> {
         let v = self.vol(vol)?;
