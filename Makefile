@@ -3,7 +3,7 @@
 # make demo      two virtual machines, one replicated disk, a file system that moves
 # make check     what CI runs: style, host tests, simulator, module, clusters
 # make setup     fetches and builds what the last two need, once (about an hour, mostly kernels)
-# make check-features  what DRBD does beside mirroring, on every pairing (ONLY= picks; an hour)
+# make check-features  what DRBD does beside mirroring, on every pairing (ONLY= picks; not timed yet)
 # make check-more  further clusters: KASAN, lockdep, teardown (about two hours)
 # make campaign  stories and crashes N=20 times with random seeds (hours); ONLY= picks cases
 # make bench     fio on a C pair and on a pair of ours, in turn (10 minutes, on a quiet machine)

@@ -25,6 +25,7 @@ pub mod hostile;
 pub mod initrd;
 pub mod nbd;
 pub mod node;
+pub mod pairings;
 pub mod pcap;
 pub mod protocol;
 pub mod qemu;

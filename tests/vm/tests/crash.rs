@@ -7,7 +7,7 @@
 
 use drbd_lab::scenario::crash::{self, Round};
 use drbd_lab::scenario::{exchange, pair};
-use drbd_lab::{Cluster, Driver, Kernel};
+use drbd_lab::{pairings, Cluster, Driver, Kernel};
 
 /// Large enough for a resync that is interrupted at 8 MiB/s.
 const MIB: u64 = 32;
@@ -32,46 +32,13 @@ macro_rules! on_every_pairing {
     ($($name:ident: $scenario:expr, $seed:expr;)*) => {$(
         mod $name {
             use super::*;
-            use Driver::{Ours, C};
 
-            fn on(pairing: &str, drivers: [Driver; 2]) {
-                on_kernel(pairing, drivers, Kernel::Release);
-            }
-
-            fn on_kernel(pairing: &str, drivers: [Driver; 2], kernel: Kernel) {
+            fn on(pairing: &str, drivers: [Driver; 2], kernel: Kernel) {
                 let name = format!("{}-{pairing}", stringify!($name));
                 run(&name, drivers, kernel, $seed, $scenario);
             }
 
-            #[test]
-            fn c_c() {
-                on("c-c", [C, C]);
-            }
-
-            #[test]
-            fn ours_ours() {
-                on("ours-ours", [Ours, Ours]);
-            }
-
-            #[test]
-            fn ours_c() {
-                on("ours-c", [Ours, C]);
-            }
-
-            #[test]
-            fn c_ours() {
-                on("c-ours", [C, Ours]);
-            }
-
-            #[test]
-            fn ours_ours_kasan() {
-                on_kernel("ours-ours-kasan", [Ours, Ours], Kernel::Kasan);
-            }
-
-            #[test]
-            fn ours_ours_locks() {
-                on_kernel("ours-ours-locks", [Ours, Ours], Kernel::Locks);
-            }
+            pairings!(on: c_c ours_ours ours_c c_ours ours_ours_kasan ours_ours_locks);
         }
     )*};
 }
@@ -89,17 +56,10 @@ on_every_pairing! {
 mod driver_changed {
     use super::*;
 
-    fn on(name: &str, drivers: [Driver; 2]) {
-        run(name, drivers, Kernel::Release, 6, exchange::driver_changed);
+    fn on(pairing: &str, drivers: [Driver; 2], kernel: Kernel) {
+        let name = format!("driver_changed-{pairing}");
+        run(&name, drivers, kernel, 6, exchange::driver_changed);
     }
 
-    #[test]
-    fn ours_c() {
-        on("driver_changed-ours-c", [Driver::Ours, Driver::C]);
-    }
-
-    #[test]
-    fn c_ours() {
-        on("driver_changed-c-ours", [Driver::C, Driver::Ours]);
-    }
+    pairings!(on: ours_c c_ours);
 }

@@ -2,9 +2,7 @@
 //! Handlers that use the tools, and administrators that do not wait for each other.
 
 use drbd_lab::scenario::{fencing, pair};
-use drbd_lab::{Cluster, Driver, Kernel, Result};
-
-use Driver::{Ours, C};
+use drbd_lab::{pairings, Cluster, Driver, Kernel, Result};
 
 fn run(name: &str, drivers: [Driver; 2], kernel: Kernel, scenario: fn(&Cluster) -> Result<()>) {
     Cluster::test(name, &pair(drivers, kernel, 32), scenario);
@@ -18,25 +16,7 @@ mod peer_is_fenced {
         run(&name, drivers, kernel, fencing::peer_is_fenced);
     }
 
-    #[test]
-    fn c_c() {
-        on("c-c", [C, C], Kernel::Release);
-    }
-
-    #[test]
-    fn ours_ours() {
-        on("ours-ours", [Ours, Ours], Kernel::Release);
-    }
-
-    #[test]
-    fn ours_c() {
-        on("ours-c", [Ours, C], Kernel::Release);
-    }
-
-    #[test]
-    fn ours_ours_locks() {
-        on("ours-ours-locks", [Ours, Ours], Kernel::Locks);
-    }
+    pairings!(on: c_c ours_ours ours_c ours_ours_locks);
 }
 
 /// The C driver holds the lock of all generic netlink families while it detaches.
@@ -47,6 +27,11 @@ mod nobody_waits_for_others {
     fn ours_ours() {
         let name = "fencing-nobody_waits-ours-ours";
         let scenario = fencing::nobody_waits_for_others;
-        run(name, [Ours, Ours], Kernel::Release, scenario);
+        run(
+            name,
+            [Driver::Ours, Driver::Ours],
+            Kernel::Release,
+            scenario,
+        );
     }
 }

@@ -46,7 +46,7 @@ pub enum Reply {
 /// breaks the same rule is no excuse for a change that concerns the peer.
 pub fn plan(old: State, change: StateChange, ctx: Context) -> Result<Scope, Refusal> {
     let (wanted, _) = sanitize(old, change.apply(old), ctx);
-    refuse_promotion(old, change, wanted)?;
+    refuse_promotion(old, change, wanted, ctx.as_c)?;
     let refuse = |code, by_hard_rule| {
         Err(Refusal {
             code,

@@ -91,23 +91,6 @@ fn limits(conn: Conn) -> Limits {
     }
 }
 
-#[cfg(test)]
-std::thread_local! {
-    /// Tests that compare with the C driver take back what differs from it on purpose: `agree` and
-    /// `refuse_promotion`.
-    pub(super) static LIKE_C: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
-}
-
-#[cfg(test)]
-pub(super) fn like_c() -> bool {
-    LIKE_C.get()
-}
-
-#[cfg(not(test))]
-pub(super) const fn like_c() -> bool {
-    false
-}
-
 /// Completes `wish`, asked for while the state is `old`, by everything it implies.
 pub fn sanitize(old: State, wish: State, ctx: Context) -> (State, Option<Warning>) {
     let mut new = wish;
@@ -131,7 +114,7 @@ pub fn sanitize(old: State, wish: State, ctx: Context) -> (State, Option<Warning
         warning = lost_while_negotiating(old, &mut new, ctx).or(warning);
     }
     if new.conn >= Conn::Connected && new.conn < Conn::Ahead {
-        agree(old, &mut new);
+        agree(old, &mut new, ctx.as_c);
     }
 
     let limits = limits(new.conn);
@@ -152,10 +135,10 @@ pub fn sanitize(old: State, wish: State, ctx: Context) -> (State, Option<Warning
 /// be it that both connect or that a resync is aborted; nor is the target's of such a resync. The
 /// C driver calls all of them UpToDate. A good copy, though, stays good when somebody wants to
 /// outdate it: it may be the only one.
-fn agree(old: State, new: &mut State) {
-    let aborted = old.conn > Conn::Connected && new.conn == Conn::Connected && !like_c();
-    let own = new.disk >= Disk::Inconsistent || like_c();
-    let other = new.pdsk >= Disk::Inconsistent || like_c();
+fn agree(old: State, new: &mut State, as_c: bool) {
+    let aborted = old.conn > Conn::Connected && new.conn == Conn::Connected && !as_c;
+    let own = new.disk >= Disk::Inconsistent || as_c;
+    let other = new.pdsk >= Disk::Inconsistent || as_c;
     new.disk = match new.disk {
         Disk::Outdated if !other && old.disk != Disk::UpToDate => Disk::Inconsistent,
         Disk::Outdated | Disk::Consistent => Disk::UpToDate,

@@ -9,7 +9,7 @@
 //! Nothing here waits or talks to the peer; [`request`](super::request) builds on it.
 
 use super::code::Ss;
-use super::sanitize::{like_c, sanitize, Warning};
+use super::sanitize::{sanitize, Warning};
 use super::types::{Context, Fencing, State, StateChange};
 use super::{conn::State as Conn, disk::State as Disk, role::Role};
 
@@ -74,7 +74,7 @@ pub fn evaluate(
 ) -> Result<New, Refusal> {
     let (wanted, warning) = sanitize(old, change.apply(old), ctx);
     if !flags.hard {
-        refuse_promotion(old, change, wanted)?;
+        refuse_promotion(old, change, wanted, ctx.as_c)?;
     }
     if wanted == old {
         return Ok(New {
@@ -105,6 +105,7 @@ pub(super) fn refuse_promotion(
     old: State,
     change: StateChange,
     wanted: State,
+    as_c: bool,
 ) -> Result<(), Refusal> {
     let bad = |disk: Disk| disk > Disk::Failed && disk < Disk::UpToDate;
     let promotes = change.conn.is_some_and(|conn| {
@@ -112,14 +113,14 @@ pub(super) fn refuse_promotion(
         (bad(old.disk) && (verify || conn == Conn::StartingSyncS))
             || (bad(old.pdsk) && (verify || conn == Conn::StartingSyncT))
     });
-    if promotes && old.conn == Conn::Connected && !like_c() {
+    if promotes && old.conn == Conn::Connected && !as_c {
         return Err(Refusal {
             code: Ss::NoUpToDateDisk,
             wanted,
             by_hard_rule: false,
         });
     }
-    let outdates = change.disk == Some(Disk::Outdated) && wanted.disk > Disk::Outdated && !like_c();
+    let outdates = change.disk == Some(Disk::Outdated) && wanted.disk > Disk::Outdated && !as_c;
     let code = match old.disk {
         Disk::Diskless => Ss::IsDiskless,
         Disk::Failed | Disk::Negotiating | Disk::Inconsistent => Ss::LowerThanOutdated,

@@ -314,6 +314,9 @@ pub struct Context {
     pub state_sent: bool,
     /// The saved decision of an attach, if there is a backing device.
     pub attach: Option<AttachDecision>,
+    /// Whether the rules are those of the C driver also where these differ from it on purpose:
+    /// comparisons with it ask for that, nobody else.
+    pub as_c: bool,
 }
 
 impl Context {
@@ -329,6 +332,7 @@ impl Context {
         open: false,
         state_sent: false,
         attach: None,
+        as_c: false,
     };
 
     /// The fencing policy in force while the state is `current`.
