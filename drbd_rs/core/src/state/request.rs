@@ -8,6 +8,9 @@
 //! on success [`evaluate`] again on the state of that moment.
 //!
 //! A refusal `InTransientState` is not reported: the request is made again after the next change.
+//! Nor is `ConcurrentStChg`: it is made again a little later. The C driver reports it as a refusal,
+//! and of two nodes that `drbdadm down` at the same moment one may answer "State change was refused
+//! by peer node".
 
 use super::code::Ss;
 use super::sanitize::sanitize;
@@ -36,6 +39,8 @@ pub enum Reply {
     Yes,
     /// It refused.
     No,
+    /// It is asking for a change itself, and its word counts more: it may agree later.
+    NotNow,
 }
 
 /// First look at a request on one volume.
@@ -71,10 +76,8 @@ pub fn plan(old: State, change: StateChange, ctx: Context) -> Result<Scope, Refu
 ///
 /// `current` is the state now, not the one at the time of the request.
 pub fn wait(current: State, change: StateChange, reply: Reply, ctx: Context) -> Option<Ss> {
-    match reply {
-        Reply::Yes => return Some(Ss::CwSuccess),
-        Reply::No => return Some(Ss::CwFailedByPeer),
-        Reply::None => {}
+    if let Some(code) = decided(reply) {
+        return Some(code);
     }
     let (wanted, _) = sanitize(current, change.apply(current), ctx);
     if !is_cluster_wide(current, wanted) {
@@ -153,11 +156,16 @@ pub fn connection_scope(old: Conn, change: StateChange, flags: Flags, local_only
 /// connection stays `WFReportParams` and the volumes allow the change.
 pub fn wait_connection(current: Conn, volumes: Ss, reply: Reply) -> Option<Ss> {
     if volumes == Ss::Success && current == Conn::WFReportParams {
-        return match reply {
-            Reply::None => None,
-            Reply::Yes => Some(Ss::CwSuccess),
-            Reply::No => Some(Ss::CwFailedByPeer),
-        };
+        return decided(reply);
     }
     Some(volumes)
+}
+
+const fn decided(reply: Reply) -> Option<Ss> {
+    match reply {
+        Reply::None => None,
+        Reply::Yes => Some(Ss::CwSuccess),
+        Reply::No => Some(Ss::CwFailedByPeer),
+        Reply::NotNow => Some(Ss::ConcurrentStChg),
+    }
 }

@@ -137,6 +137,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Whether the outstanding request is decided, and how; makes the change if it may be made.
+    /// `ConcurrentStChg`: the peer is to be asked again.
     pub(super) fn poll_request(&mut self, h: &mut impl Host) -> Option<Ss> {
         let c = self.conn(PEER)?;
         let Some(r) = c.ctl.request else {
@@ -152,8 +153,11 @@ impl<S: Store> Resource<S> {
         if let Some(c) = self.conn_mut(PEER) {
             c.ctl.request = None;
         }
+        if answer == Ss::ConcurrentStChg {
+            return Some(answer);
+        }
         if answer.is_refusal() {
-            self.log_request_refused(r, answer, h);
+            self.request_refused(r.vol, r.change, r.flags, answer, h);
             return Some(answer);
         }
         Some(match r.vol {
@@ -162,28 +166,28 @@ impl<S: Store> Resource<S> {
         })
     }
 
-    fn log_request_refused(&mut self, r: ClusterRequest, code: Ss, h: &mut impl Host) {
-        if !r.flags.verbose {
+    /// Tells why a request came to nothing, if it wants to be told.
+    pub(super) fn request_refused(
+        &mut self,
+        vol: Option<VolIx>,
+        change: StateChange,
+        flags: Flags,
+        code: Ss,
+        h: &mut impl Host,
+    ) {
+        if !flags.verbose {
             return;
         }
-        match r.vol {
+        match vol {
             Some(vol) => {
                 let old = self.state(vol);
-                let note = Note::ChangeRefused {
-                    code,
-                    old,
-                    wanted: r.change.apply(old),
-                };
-                self.log(vol, note, h);
+                let wanted = change.apply(old);
+                self.log(vol, Note::ChangeRefused { code, old, wanted }, h);
             }
             None => {
                 let old = self.conn(PEER).map_or(Conn::StandAlone, |c| c.ctl.cstate);
-                let note = Note::ConnChangeRefused {
-                    code,
-                    old,
-                    wanted: r.change.conn,
-                };
-                self.log_peer(note, h);
+                let wanted = change.conn;
+                self.log_peer(Note::ConnChangeRefused { code, old, wanted }, h);
             }
         }
     }
@@ -207,10 +211,10 @@ impl<S: Store> Resource<S> {
             // Of one that nobody waits for any more, or of a question (`ask_for_nothing`).
             r.ahead = r.ahead.saturating_sub(1);
         } else {
-            r.reply = if Ss::of_peer_reply(reply.retcode) == Ss::CwSuccess {
-                Reply::Yes
-            } else {
-                Reply::No
+            r.reply = match Ss::of_peer_reply(reply.retcode) {
+                Ss::CwSuccess => Reply::Yes,
+                _ if reply.retcode == Ss::ConcurrentStChg.number() => Reply::NotNow,
+                _ => Reply::No,
             };
         }
     }

@@ -23,7 +23,7 @@ use crate::nl::{ErrCode, Str};
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::{Role, Ss};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::units::{Minor, Sectors, Vnr};
 use crate::wire::{feature, Header};
 
@@ -485,6 +485,58 @@ fn two_fresh_nodes_connect_and_part() {
     assert_eq!(b.answer(op), ErrCode::NoError.number(), "{:?}", b.log);
     assert_eq!(b.m.state(VOL).conn, Conn::StandAlone);
     assert_eq!(a.m.state(VOL).conn, Conn::WFConnection, "{:?}", a.log);
+}
+
+/// Both go at the same moment. The answers may arrive before what the arbiter asked for itself, as
+/// they come on the other socket: that its peer goes anyway must not end as a refusal.
+#[test]
+fn two_that_go_at_once_both_go() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    for n in [&mut a, &mut b] {
+        n.attach(&with_flags(Md::CONSISTENT.with(Md::WAS_UP_TO_DATE)));
+    }
+    join(&mut a, &mut b, [NetConf::default(); 2]);
+    for n in [&mut a, &mut b] {
+        n.next_op += 1;
+        let command = Command::Disconnect {
+            peer: PEER,
+            force: false,
+        };
+        n.m.command(OpId(n.next_op), command, &mut n.h);
+        n.carry_out();
+    }
+    let mut late = Vec::new();
+    for _ in 0..4 {
+        let from_a = std::mem::take(&mut a.sent);
+        for p in std::mem::take(&mut b.sent) {
+            deliver(p, &mut a);
+        }
+        for p in from_a {
+            match p {
+                Effect::Send {
+                    sock: Sock::Data, ..
+                } => late.push(p),
+                _ => deliver(p, &mut b),
+            }
+        }
+        for n in [&mut a, &mut b] {
+            n.h.now = n.h.now.plus(Duration::millis(200));
+            n.carry_out();
+        }
+    }
+    for p in late {
+        deliver(p, &mut b);
+    }
+    talk(&mut a, &mut b);
+    for n in [&mut a, &mut b] {
+        n.h.now = n.h.now.plus(Duration::millis(200));
+        n.carry_out();
+        n.step(Input::ReceiverGone { peer: PEER });
+        n.carry_out();
+        let said = n.answer(n.next_op);
+        assert_eq!(said, ErrCode::NoError.number(), "{:?}", n.log);
+        assert_eq!(n.m.state(VOL).conn, Conn::StandAlone);
+    }
 }
 
 /// What the peer can take is kept in the metadata: a node that attaches without the peer must not

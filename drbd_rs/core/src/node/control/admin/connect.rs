@@ -134,6 +134,12 @@ impl<S: Store> Resource<S> {
             Step::OutdatePeer if code == Ss::OutdateWoConn => {
                 d.ask(Step::Last, leave, Flags::VERBOSE)
             }
+            Step::OutdatePeer | Step::OutdateSelf
+                if code == Ss::CwFailedByPeer && cstate <= Conn::WFConnection =>
+            {
+                // It broke only now.
+                d.ask(Step::Last, leave, Flags::VERBOSE)
+            }
             Step::OutdateSelf if matches!(code, Ss::IsDiskless | Ss::LowerThanOutdated) => {
                 d.ask(Step::Last, leave, Flags::HARD)
             }

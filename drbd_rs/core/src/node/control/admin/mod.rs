@@ -41,6 +41,12 @@ use super::{Flags, Next, StateChange};
 /// How long a request waits for a passing state to pass. The C driver waits for ever.
 const TRANSIENT: Duration = Duration::secs(60);
 
+/// After which time a peer that was just asking for something itself is asked again.
+const ASK_AGAIN: Duration = Duration::millis(100);
+
+/// How often it is asked before that counts as a refusal: 3 s, less than drbdadm waits.
+const ASKS: u8 = 30;
+
 /// Moves of one request in one step.
 const MOVES: u32 = 8;
 
@@ -219,6 +225,8 @@ enum Wait {
     Peer(Ask),
     /// This change is tried again after the next change of state.
     Retry(Ask, Instant),
+    /// This change is tried again at that time.
+    Again(Ask, Instant),
     /// [`Next::Operation`].
     Io,
     /// The clock.
@@ -255,6 +263,8 @@ pub(crate) struct Operation {
     id: OpId,
     kind: Kind,
     wait: Wait,
+    /// How often the peer may still answer that it has to be asked again.
+    asks: u8,
 }
 
 impl Operation {
@@ -286,7 +296,7 @@ impl Operation {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.wait {
-            Wait::Until(at) | Wait::Retry(_, at) => Some(at),
+            Wait::Until(at) | Wait::Retry(_, at) | Wait::Again(_, at) => Some(at),
             Wait::Turn(_) | Wait::Peer(_) | Wait::Io | Wait::Poll => None,
         }
     }
@@ -423,13 +433,19 @@ impl<S: Store> Resource<S> {
             id,
             kind,
             wait: Wait::Turn(Event::Go),
+            asks: ASKS,
         });
         self.operation_pump(h);
     }
 
     fn begin_with(&mut self, id: OpId, kind: Kind, ask: Ask, h: &mut impl Host) {
         let wait = self.put_ask(ask, h);
-        self.ctl.op = Some(Operation { id, kind, wait });
+        self.ctl.op = Some(Operation {
+            id,
+            kind,
+            wait,
+            asks: ASKS,
+        });
         self.operation_pump(h);
     }
 
@@ -530,7 +546,16 @@ impl<S: Store> Resource<S> {
                     self.set_wait(Wait::Retry(ask, now.plus(TRANSIENT)));
                     None
                 }
+                Ss::ConcurrentStChg => self.peer_asks_itself(ask, h),
                 code => Some(Event::Code(code)),
+            },
+            Wait::Again(_, at) if now < at => None,
+            Wait::Again(ask, _) => match self.put_ask(ask, h) {
+                Wait::Turn(event) => Some(event),
+                wait => {
+                    self.set_wait(wait);
+                    None
+                }
             },
             Wait::Retry(_, until) if now >= until => Some(Event::Code(Ss::InTransientState)),
             Wait::Retry(ask, until) => {
@@ -554,6 +579,21 @@ impl<S: Store> Resource<S> {
                 }
             }
         }
+    }
+
+    /// The peer could not agree for what it is asking for itself: it is asked again, for a while.
+    fn peer_asks_itself(&mut self, ask: Ask, h: &mut impl Host) -> Option<Event> {
+        let asks = self.ctl.op.map_or(0, |op| op.asks);
+        if asks == 0 {
+            let code = Ss::CwFailedByPeer;
+            self.request_refused(ask.vol, ask.change, ask.flags, code, h);
+            return Some(Event::Code(code));
+        }
+        if let Some(op) = self.ctl.op.as_mut() {
+            op.asks = asks.saturating_sub(1);
+            op.wait = Wait::Again(ask, h.now().plus(ASK_AGAIN));
+        }
+        None
     }
 
     fn make_move(&mut self, kind: Kind, event: Event, h: &mut impl Host) -> Move {
