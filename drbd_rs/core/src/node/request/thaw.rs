@@ -168,13 +168,14 @@ impl<S: Store> Resource<S> {
             && r.outcome() != Outcome::Over(Ok(()))
             && self.io_has_disk(r.vol);
         // The peer may have another disk by now.
-        let refused = r.is_write() && r.net.is_refused() && !r.net.is_live() && !r.completed;
         let again = self.connected(PEER).is_some() && self.io_state(r.vol).replicates();
+        let refused = again && r.net.is_refused() && !r.net.is_live() && !r.completed;
+        let idle = !matches!(r.local, Local::Pending | Local::Abandoned);
+        let anew = anew || refused && idle && r.is_write();
         match what {
             Thaw::RestartLocal if anew => self.begin_anew(id, h),
-            Thaw::RestartLocal if (frozen || refused) && again => self.resend(id, h),
             Thaw::Resend if anew && r.is_write() => self.begin_anew(id, h),
-            Thaw::Resend if frozen || refused => self.resend(id, h),
+            Thaw::Resend if frozen => self.resend(id, h),
             Thaw::FailPeerLeg if r.net.is_live() && self.connected(PEER).is_none() => {
                 self.net_lost(id, h);
             }
@@ -195,6 +196,7 @@ impl<S: Store> Resource<S> {
             return;
         };
         r.net = Net::None;
+        r.touched |= r.local == Local::Ok;
         r.local = Local::None;
         (r.avoid_local, r.avoid_peer) = (false, false);
         r.sent_at = None;
