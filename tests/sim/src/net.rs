@@ -20,6 +20,8 @@ use drbd_core::wire::{BlockId, Command, Header, Name64, Packet, Socket};
 
 /// Packets that the receiver's side of a socket holds before the sender has to wait.
 const WINDOW: usize = 200;
+/// The bit that may flip; no tag of an application has it.
+pub(crate) const FLIP: u64 = 1 << 60;
 
 /// The network between the nodes.
 #[derive(Clone, Debug)]
@@ -435,7 +437,7 @@ impl World {
             data,
         };
         if guarded && std::mem::take(&mut self.net.flip) {
-            frame.data[0] ^= 1 << 60;
+            frame.data[0] ^= FLIP;
             self.net.flipped += 1;
             say!(self, "n{node} a bit of {packet:?} flips");
         }

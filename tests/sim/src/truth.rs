@@ -8,6 +8,7 @@
 //! told apart; a resync hands over the list of its source. Anything else that is read has been
 //! lost or came back from the dead.
 
+use crate::net::FLIP;
 use crate::node::App;
 use crate::world::{say, World, VOL};
 use drbd_core::node::{AppId, AppOp, AppResult, Note};
@@ -704,13 +705,16 @@ impl World {
     }
 }
 
-/// Values on their way, as ranges of tags.
+/// Values on their way. A bit that flips on the wire makes no other write of it: who receives that
+/// ends the connection, and the sender, which has no acknowledgement, sends the block again with
+/// the resync. Until then the write is under way.
 #[derive(Default)]
 struct Moving(BTreeSet<u64>);
 
 impl Moving {
     fn add(&mut self, values: &[u64]) {
-        self.0.extend(values.iter().filter(|v| **v != 0));
+        let sent = values.iter().filter(|v| **v != 0);
+        self.0.extend(sent.flat_map(|v| [*v, *v & !FLIP]));
     }
 
     fn contains(&self, value: u64) -> bool {

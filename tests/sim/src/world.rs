@@ -524,6 +524,8 @@ impl World {
             let _ = res.take_backing(vol);
             self.nodes[node].attached = false;
         }
+        // The next one may be there before the machine does anything else.
+        self.check_uuids(node, &[]);
     }
 
     fn noted(&mut self, node: usize, note: Note) {

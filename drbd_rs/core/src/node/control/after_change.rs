@@ -408,6 +408,9 @@ impl<S: Store> Resource<S> {
             lowest.disk,
         );
         let Some(thaw) = thaw else { return Done::Yes };
+        if thaw == Thaw::RestartDiskIo {
+            self.disk_goes_on_alone(h);
+        }
         self.thaw_all(
             match thaw {
                 Thaw::Resend => request::Thaw::Resend,
@@ -576,6 +579,37 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// I/O goes on with the own disk. What was written there before both copies were lost is not
+    /// at the peer.
+    fn disk_goes_on_alone(&mut self, h: &mut impl Host) {
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            let there = self.state(vol).pdsk == Disk::UpToDate;
+            let alone = !there && self.holds_alone(vol);
+            if let Some(v) = self.vol_mut(vol) {
+                v.ctl.new_current_uuid = !there && (v.ctl.new_current_uuid || alone);
+            }
+        }
+        if !self.ctl.susp.fencing && !self.ctl.susp.user {
+            self.begin_put_off(h);
+        }
+    }
+
+    /// Begins the generations that were put off until I/O goes on.
+    fn begin_put_off(&mut self, h: &mut impl Host) {
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            let due = self
+                .vol_mut(vol)
+                .is_some_and(|v| core::mem::take(&mut v.ctl.new_current_uuid));
+            let begun = self.disk(vol).is_some_and(|d| d.uuids.bitmap != 0);
+            if due && !begun {
+                self.uuid_new_current(vol, h);
+                self.md_sync(vol, After::Nothing, h);
+            }
+        }
+    }
+
     /// What connection-wide changes entail. True: something was done.
     fn after_conn_change(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         if h.room() < ROOM {
@@ -597,19 +631,15 @@ impl<S: Store> Resource<S> {
             }
         }
         if fx.fencing_done && self.ctl.susp.fencing {
-            // Also if the own disk has failed since: it has the frozen writes that the applications
-            // are about to be told of, and the peer lacks them.
-            for ix in 0..self.volume_slots() {
-                let vol = VolIx(ix);
-                let due = self
-                    .vol_mut(vol)
-                    .is_some_and(|v| core::mem::take(&mut v.ctl.new_current_uuid));
-                if due {
-                    self.uuid_new_current(vol, h);
-                    self.md_sync(vol, After::Nothing, h);
-                }
+            // Where no data can be reached I/O stays suspended: the frozen writes are on a disk
+            // that is gone, which could not be told from the peer's if it came back. The C driver
+            // lets them go.
+            if !self.ctl.susp.no_data {
+                // Also if the own disk has failed since: it has the frozen writes that the
+                // applications are about to be told of, and the peer lacks them.
+                self.begin_put_off(h);
+                self.thaw_all(request::Thaw::FailPeerLeg, h);
             }
-            self.thaw_all(request::Thaw::FailPeerLeg, h);
             let change = StateChange {
                 susp_fen: Some(false),
                 ..StateChange::NONE

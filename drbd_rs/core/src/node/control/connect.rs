@@ -395,6 +395,7 @@ impl<S: Store> Resource<S> {
             v.ctl.sizes_parked = None;
             for p in v.peers.iter_mut() {
                 p.ctl.uuids = None;
+                p.ctl.greeted = false;
                 p.ctl.prepares = None;
                 p.ctl.limits = None;
             }

@@ -336,6 +336,8 @@ pub(crate) struct PeerDeviceControl {
     pub(crate) max_bio: u32,
     /// The peer's queue limits, where FF_WSAME is agreed.
     pub(crate) limits: Option<QueueLimits>,
+    /// The peer has said that it is connected, too: no word from before that is under way.
+    pub(crate) greeted: bool,
     /// What is being written before the peer's word is acted on.
     pub(crate) prepares: Option<recv_state::Prepares>,
     /// The own data of this volume are given up should there be a split brain.
@@ -431,6 +433,7 @@ impl PeerDeviceControl {
             size: Sectors(0),
             max_bio: crate::limits::MAX_BIO_SIZE_SAFE,
             limits: None,
+            greeted: false,
             prepares: None,
             discard_my_data: false,
         }

@@ -80,10 +80,13 @@ impl<S: Store> Resource<S> {
         decided: Option<Decided>,
         h: &mut impl Host,
     ) {
-        let Some(v) = self.vol(vol) else { return };
+        let Some(v) = self.vol_mut(vol) else { return };
         let mut os = v.state;
         if os.conn <= Conn::TearDown {
             return;
+        }
+        for p in v.peers.iter_mut() {
+            p.ctl.greeted |= peer.conn >= Conn::Connected;
         }
         let uuids = v.peers.first().and_then(|p| p.ctl.uuids);
         let mut real = peer.disk;
@@ -278,6 +281,11 @@ impl<S: Store> Resource<S> {
             return;
         }
         let ns = self.state(vol);
+        if self.turned_good_by_itself(vol, os, ns) {
+            let down = StateChange::NONE.conn(Conn::NetworkFailure);
+            self.change_conn(PEER, down, Flags::HARD, h);
+            return;
+        }
         self.peer_detached(vol, os, h);
         if os.conn > Conn::WFReportParams
             && ns.conn > Conn::Connected
@@ -297,6 +305,19 @@ impl<S: Store> Resource<S> {
         if self.md_is_dirty(vol) {
             self.md_sync(vol, After::Nothing, h);
         }
+    }
+
+    /// The peer's copy was bad for a moment and is good again without a resync, as when a packet
+    /// from before `new-current-uuid --clear-bitmap` came late. What was written here meanwhile was
+    /// only marked, in a generation of its own: the next connection begins with a resync. The C
+    /// driver goes on, and counts both copies as equal.
+    fn turned_good_by_itself(&self, vol: VolIx, os: State, ns: State) -> bool {
+        let stays = [os, ns].iter().all(|s| {
+            let good = s.disk == Disk::UpToDate;
+            s.conn == Conn::Connected && good
+        });
+        let missed = self.disk(vol).is_some_and(|d| d.uuids.bitmap != 0);
+        stays && missed && os.pdsk == Disk::Inconsistent && ns.pdsk == Disk::UpToDate
     }
 
     /// A peer that was allowed to detach says what became of it.

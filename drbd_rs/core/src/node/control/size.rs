@@ -319,7 +319,10 @@ impl<S: Store> Resource<S> {
             v.ctl.resize = None;
             return self.run_after(r.then, false, h);
         }
-        if !ok || v.backing.is_none() {
+        // A disk that has failed meanwhile gives the device no other size: the peer, which is about to
+        // hear of that, may keep the one that it has. The C driver cannot be interrupted here.
+        let lost = matches!(v.state.disk, Disk::Failed | Disk::Diskless);
+        if !ok || lost || v.backing.is_none() {
             return self.resize_abandoned(vol, h);
         }
         let again = self.next_turn(vol);

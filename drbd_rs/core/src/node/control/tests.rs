@@ -22,7 +22,7 @@ use crate::nl::conf::{DiskConf, NetConf, ResourceOpts};
 use crate::nl::{ErrCode, Str};
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-use crate::state::{Role, Ss};
+use crate::state::{Role, Ss, State};
 use crate::time::{Duration, Instant};
 use crate::units::{Minor, Sectors, Vnr};
 use crate::wire::{feature, Header, Packet, ReqReply};
@@ -487,6 +487,63 @@ fn two_fresh_nodes_connect_and_part() {
     b.carry_out();
     assert_eq!(b.answer(op), ErrCode::NoError.number(), "{:?}", b.log);
     assert_eq!(b.m.state(VOL).conn, Conn::StandAlone);
+    assert_eq!(a.m.state(VOL).conn, Conn::WFConnection, "{:?}", a.log);
+}
+
+/// The peer's word, as far as it counts here.
+fn hears(n: &mut Node, disk: Disk) {
+    let state = State {
+        conn: Conn::Connected,
+        disk,
+        pdsk: Disk::UpToDate,
+        peer: Role::Secondary,
+        ..State::INITIAL
+    };
+    let word = state.to_word();
+    let taken = n.m.recv_state(VOL, crate::wire::State { word }, &mut n.h);
+    assert!(taken.is_ok());
+    n.carry_out();
+}
+
+/// What the peer says when it has left the handshake must not come when both disks count as good.
+/// If something of that kind does all the same, and the peer is good again with a later word, what
+/// was written in between is on one disk only: they connect anew.
+#[test]
+fn a_first_resync_is_skipped_when_the_peer_is_connected() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.attach(&fresh());
+    b.attach(&fresh());
+    join(&mut a, &mut b, [NetConf::default(); 2]);
+    let peers = &mut a.m.vol_mut(VOL).unwrap().peers;
+    assert!(core::mem::take(&mut peers[0].ctl.greeted));
+    a.next_op += 1;
+    let command = Command::NewCurrentUuid {
+        vol: VOL,
+        clear_bitmap: true,
+    };
+    a.m.command(OpId(a.next_op), command, &mut a.h);
+    a.carry_out();
+    assert!(a.done.iter().all(|d| d.0 != a.next_op), "it waits");
+    hears(&mut a, Disk::Inconsistent);
+    talk(&mut a, &mut b);
+    assert_eq!(
+        a.answer(a.next_op),
+        ErrCode::NoError.number(),
+        "{:?}",
+        a.log
+    );
+    for n in [&a, &b] {
+        let s = n.m.state(VOL);
+        assert_eq!((s.disk, s.pdsk), (Disk::UpToDate, Disk::UpToDate));
+    }
+    // Nothing was written in between.
+    hears(&mut a, Disk::Inconsistent);
+    assert_eq!(a.m.state(VOL).pdsk, Disk::Inconsistent);
+    hears(&mut a, Disk::UpToDate);
+    assert_eq!(a.m.state(VOL).conn, Conn::Connected);
+    hears(&mut a, Disk::Inconsistent);
+    a.m.uuid_new_current(VOL, &mut a.h);
+    hears(&mut a, Disk::UpToDate);
     assert_eq!(a.m.state(VOL).conn, Conn::WFConnection, "{:?}", a.log);
 }
 

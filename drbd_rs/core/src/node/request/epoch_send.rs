@@ -202,7 +202,9 @@ impl<S: Store> Resource<S> {
                 break;
             }
             if let Some(r) = self.io.requests.get_mut(id) {
-                r.release = true;
+                // What the peer refused is not at the peer. If I/O is suspended it may be on a disk
+                // that is gone only. The C driver lets it go.
+                r.release |= !r.net.is_refused();
             }
             self.net_finish(id);
             self.settle(id, h);

@@ -120,6 +120,11 @@ impl Net {
         matches!(self.answer(), Some(Answer::Good | Answer::GoodInSync))
     }
 
+    /// The peer could not.
+    pub(super) const fn is_refused(self) -> bool {
+        matches!(self.answer(), Some(Answer::Refused))
+    }
+
     /// The application has to wait for this leg.
     const fn is_pending(self) -> bool {
         self.is_queued() || matches!(self.answer(), Some(Answer::Awaited))

@@ -8,7 +8,7 @@
 use super::request::{Answer, Local, Net, Outcome, Stage};
 use super::UNIT;
 
-use super::super::io::{AppOp, Host};
+use super::super::io::{AppOp, Host, VolIx};
 use super::super::{Resource, Store, PEER};
 use crate::store::slab::Id;
 
@@ -67,18 +67,33 @@ impl<S: Store> Resource<S> {
     /// Goes on with a thaw; true if room ran out.
     #[inline(never)]
     pub(super) fn thaw_pump(&mut self, h: &mut impl Host) -> bool {
-        self.notice_resumption();
-        let Some(what) = self.io.thaw.what else {
-            return false;
-        };
-        if self
-            .io_conn(PEER)
-            .is_some_and(|c| c.epochs.losing != super::Losing::No)
-        {
-            // The end of a connection comes first; it finds the requests still frozen.
-            return false;
+        loop {
+            // A walk that is under way comes to its end first.
+            if self.io.thaw.what.is_none() {
+                self.notice_resumption();
+            }
+            let Some(what) = self.io.thaw.what else {
+                return false;
+            };
+            let conn = self.io_conn(PEER);
+            if conn.is_some_and(|c| c.epochs.losing != super::Losing::No) {
+                // The end of a connection comes first; it finds the requests still frozen.
+                return false;
+            }
+            if self.thaw_walk(what, h) {
+                return true;
+            }
+            self.io.thaw.what = None;
         }
+    }
+
+    /// Looks at each request that this thaw has not looked at; true if room ran out.
+    fn thaw_walk(&mut self, what: Thaw, h: &mut impl Host) -> bool {
         let number = self.io.thaw.number;
+        // With the own disk alone: not as long as there is another reason to wait. The C driver
+        // tells applications.
+        let susp = self.ctl.susp;
+        let held = what == Thaw::RestartLocal && (susp.fencing || susp.user);
         let mut at = self.io.log.oldest();
         while let Some(id) = at {
             let Some(r) = self.io.requests.get_mut(id) else {
@@ -92,10 +107,9 @@ impl<S: Store> Resource<S> {
                 return true;
             }
             r.thawed = number;
-            r.release = true;
+            r.release |= !held;
             self.thaw_one(id, what, h);
         }
-        self.io.thaw.what = None;
         false
     }
 
@@ -153,6 +167,11 @@ impl<S: Store> Resource<S> {
             && !r.completed
             && r.outcome() != Outcome::Over(Ok(()))
             && self.io_has_disk(r.vol);
+        // The peer may have another disk by now.
+        let again = self.connected(PEER).is_some() && self.io_state(r.vol).replicates();
+        let refused = again && r.net.is_refused() && !r.net.is_live() && !r.completed;
+        let idle = !matches!(r.local, Local::Pending | Local::Abandoned);
+        let anew = anew || refused && idle && r.is_write();
         match what {
             Thaw::RestartLocal if anew => self.begin_anew(id, h),
             Thaw::Resend if anew && r.is_write() => self.begin_anew(id, h),
@@ -177,6 +196,7 @@ impl<S: Store> Resource<S> {
             return;
         };
         r.net = Net::None;
+        r.touched |= r.local == Local::Ok;
         r.local = Local::None;
         (r.avoid_local, r.avoid_peer) = (false, false);
         r.sent_at = None;
@@ -191,6 +211,20 @@ impl<S: Store> Resource<S> {
             .requests
             .get(id)
             .is_some_and(|r| r.incarnation == now)
+    }
+
+    /// Whether a frozen write is on the own disk alone. As soon as I/O goes on without the peer its
+    /// application hears that it is done.
+    pub(crate) fn holds_alone(&self, vol: VolIx) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            let open = r.vol == vol && r.is_write() && !r.completed;
+            if open && r.local == Local::Ok && !r.net.is_good() {
+                return true;
+            }
+            at = r.newer;
+        }
+        false
     }
 
     /// The peer is back: a frozen request goes out again, or is given up where that is not

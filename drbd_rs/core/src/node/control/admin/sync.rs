@@ -6,13 +6,14 @@ use crate::nl::ErrCode;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::{Role, Ss};
+use crate::time::Instant;
 use crate::uuid;
 
 use super::super::super::io::{Host, OpId, VolIx};
 use super::super::super::note::Note;
 use super::super::super::{Resource, Store, PEER};
 use super::super::{Flags, StateChange};
-use super::{Ask, Event, Kind, Move};
+use super::{Ask, Event, Kind, Move, TRANSIENT};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
@@ -41,6 +42,8 @@ pub(super) struct NewUuid {
     pub(super) vol: VolIx,
     clear: bool,
     skip_sync: bool,
+    /// It waits no longer for the peer to be connected, too.
+    until: Instant,
     step: NewUuidStep,
 }
 
@@ -158,17 +161,10 @@ impl<S: Store> Resource<S> {
 
     pub(super) fn admin_new_uuid(&mut self, op: OpId, vol: VolIx, clear: bool, h: &mut impl Host) {
         let s = self.state(vol);
-        let Some(d) = self.disk(vol).filter(|_| s.disk >= Disk::Inconsistent) else {
+        if self.disk(vol).is_none() || s.disk < Disk::Inconsistent {
             return self.answer(op, ErrCode::NoDisk, h);
-        };
-        let fresh = d.uuids.current == uuid::JUST_CREATED;
-        let apv = self.agreed(PEER).map_or(0, |a| a.apv);
-        // Both disks have to be fresh: the peer takes the new UUID over only then. The C driver
-        // does not ask, and calls the peer's disk UpToDate even if there is none.
-        let told = self.vol(vol).and_then(|v| v.peers.first());
-        let told = told.and_then(|p| p.ctl.uuids).map(|u| u.current);
-        let fresh = fresh && s.pdsk == Disk::Inconsistent && told == Some(uuid::JUST_CREATED);
-        let skip_sync = s.conn == Conn::Connected && apv >= 90 && fresh && clear;
+        }
+        let skip_sync = clear && self.may_skip_sync(vol);
         if !skip_sync && s.conn != Conn::StandAlone {
             return self.answer(op, ErrCode::Connected, h);
         }
@@ -176,9 +172,30 @@ impl<S: Store> Resource<S> {
             vol,
             clear,
             skip_sync,
+            until: h.now().plus(TRANSIENT),
             step: NewUuidStep::Begin,
         };
         self.begin(op, Kind::NewUuid(n), h);
+    }
+
+    /// Both disks have to be fresh: the peer takes the new UUID over only then. The C driver does
+    /// not ask, and calls the peer's disk UpToDate even if there is none.
+    fn may_skip_sync(&self, vol: VolIx) -> bool {
+        let s = self.state(vol);
+        let own = self.disk(vol).map(|d| d.uuids.current);
+        let told = self.vol(vol).and_then(|v| v.peers.first());
+        let told = told.and_then(|p| p.ctl.uuids).map(|u| u.current);
+        let fresh = [own, told] == [Some(uuid::JUST_CREATED); 2];
+        let apv = self.agreed(PEER).map_or(0, |a| a.apv);
+        s.conn == Conn::Connected && s.pdsk == Disk::Inconsistent && fresh && apv >= 90
+    }
+
+    /// Whether the peer has left the handshake. It says so, and that its disk is bad, which must
+    /// not arrive when both disks count as good: writes would not be sent any more. The C driver
+    /// does not wait.
+    fn peer_is_connected(&self, vol: VolIx) -> bool {
+        let mut peers = self.vol(vol).into_iter().flat_map(|v| v.peers.iter());
+        peers.all(|p| p.ctl.greeted)
     }
 
     pub(super) fn move_new_uuid(
@@ -193,6 +210,15 @@ impl<S: Store> Resource<S> {
         }
         let after = self.operation_goes_on();
         match n.step {
+            NewUuidStep::Begin if n.skip_sync && !self.may_skip_sync(vol) => {
+                Move::Done(ErrCode::Connected.number())
+            }
+            NewUuidStep::Begin if n.skip_sync && !self.peer_is_connected(vol) => {
+                if h.now() < n.until {
+                    return Move::Poll(Kind::NewUuid(n));
+                }
+                Move::Done(Ss::InTransientState.number())
+            }
             NewUuidStep::Begin => {
                 let random = h.random();
                 self.change_uuids(vol, "new current UUID", h, |set, primary| {
