@@ -483,8 +483,8 @@ pub fn thaw_no_data(
 pub enum NewUuid {
     /// Nothing.
     No,
-    /// New current UUID once application I/O is resumed, which is not before the peer is fenced. Until
-    /// then the peer misses nothing that it would not get again.
+    /// New current UUID once application I/O is resumed, which is not before the peer is fenced.
+    /// Until then the peer misses nothing that it would not get again.
     Defer,
     /// New current UUID, then send the UUIDs.
     Create,
