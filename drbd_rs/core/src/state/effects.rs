@@ -484,6 +484,7 @@ pub enum NewUuid {
     /// Nothing.
     No,
     /// New current UUID once application I/O is resumed, which is not before the peer is fenced.
+    /// Until then the peer misses nothing that it would not get again.
     Defer,
     /// New current UUID, then send the UUIDs.
     Create,
@@ -493,7 +494,8 @@ pub enum NewUuid {
 ///
 /// `bitmap_uuid` is that of the disk, `suspended` says whether application I/O is, at this moment,
 /// `lacks` whether the peer has refused a write since this generation began: a node that is
-/// Secondary by now has data of its own, too, which the C driver forgets.
+/// Secondary by now has data of its own, too, which the C driver forgets. An application may know
+/// of that write, so this generation does not wait either.
 /// A peer that just comes, as Primary without a disk, or to which this disk just comes, has not
 /// written anything here so far and may go away again: the C driver does not wait for that, and a
 /// split brain may seem to be there.
@@ -508,7 +510,7 @@ pub fn uuid_when_peer_data_lost(
     let in_use = new.role.is_primary() || lacks || new.peer.is_primary() && !comes;
     if !in_use || bitmap_uuid != 0 || new.disk < Disk::UpToDate {
         NewUuid::No
-    } else if suspended {
+    } else if suspended && !lacks {
         NewUuid::Defer
     } else {
         NewUuid::Create

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::conn::State as C;
 use super::disk::State as D;
-use super::effects::{lost_contact_to_peer_data, Later, Now};
+use super::effects::{lost_contact_to_peer_data, uuid_when_peer_data_lost, Later, NewUuid, Now};
 use super::*;
 
 /// Every combination of roles, connection and disks that an own device can be in.
@@ -425,6 +425,26 @@ fn losing_the_connection_as_primary() {
     assert!(lost_contact_to_peer_data(D::DUnknown, D::Diskless));
     assert!(!lost_contact_to_peer_data(D::Outdated, D::DUnknown));
     assert!(!lost_contact_to_peer_data(D::DUnknown, D::Inconsistent));
+}
+
+/// An application may know of it, and I/O be suspended since.
+#[test]
+fn a_write_that_was_refused_is_a_generation_at_once() {
+    let old = state(|s| {
+        (s.role, s.conn) = (Role::Primary, C::Connected);
+        (s.disk, s.pdsk) = (D::UpToDate, D::UpToDate);
+    });
+    let new = State {
+        pdsk: D::Failed,
+        ..old
+    };
+    let what = |suspended, lacks| uuid_when_peer_data_lost(old, new, 0, suspended, lacks);
+    assert_eq!(what(true, false), NewUuid::Defer);
+    for suspended in [true, false] {
+        assert_eq!(what(suspended, true), NewUuid::Create);
+        let known = uuid_when_peer_data_lost(old, new, 5, suspended, true);
+        assert_eq!(known, NewUuid::No);
+    }
 }
 
 #[test]

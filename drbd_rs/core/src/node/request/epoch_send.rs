@@ -12,7 +12,9 @@ use super::UNIT;
 
 use super::super::io::{Host, PeerIx, Sock};
 use super::super::{Resource, Store, Violation};
-use super::request::Expect;
+use super::request::{Answer, Expect};
+use crate::state::disk::State as Disk;
+use crate::store::slab::Id;
 use crate::time::Instant;
 use crate::wire::{Barrier, BarrierAck, BarrierNr, Command, Packet};
 
@@ -201,11 +203,7 @@ impl<S: Store> Resource<S> {
                 self.protocol_error(peer, Command::BarrierAck, Violation::BarrierAck, h);
                 break;
             }
-            if let Some(r) = self.io.requests.get_mut(id) {
-                // What the peer refused is not at the peer. If I/O is suspended it may be on a disk
-                // that is gone only. The C driver lets it go.
-                r.release |= !r.net.is_refused();
-            }
+            self.epoch_releases(id, h);
             self.net_finish(id);
             self.settle(id, h);
         }
@@ -213,6 +211,30 @@ impl<S: Store> Resource<S> {
             e.acked = None;
         }
         false
+    }
+
+    /// I/O that is suspended does not hold back what is stable at the peer. Not so a write that the
+    /// peer has refused, or whose disk it has lost since, unflushed: it may be only on a disk that
+    /// is gone, or only here, and the peer come back without it. If its application knows of it,
+    /// a generation begins before the peer is greeted again. The C driver lets all of them go.
+    fn epoch_releases(&mut self, id: Id, h: &mut impl Host) {
+        let Some(r) = self.io.requests.get(id).copied() else {
+            return;
+        };
+        let s = self.io_state(r.vol);
+        let lost = s.is_suspended() && s.pdsk < Disk::Inconsistent;
+        if !r.net.is_refused() && !lost {
+            if let Some(r) = self.io.requests.get_mut(id) {
+                r.release = true;
+            }
+        } else if lost && r.completed {
+            if let Some(v) = self.io_vol_mut(r.vol) {
+                v.ctl.frozen_lost = true;
+            }
+        } else if lost {
+            self.set_out_of_sync(r.vol, r.io.range, h);
+            self.net_answer(id, Answer::Refused);
+        }
     }
 
     /// A new connection begins with no epoch.

@@ -121,3 +121,30 @@ fn whoever_waits_for_the_log_does_not_wait_for_the_question() {
     let fx = n.step(|r, h| r.recv_request_reply(PEER, nothing, h));
     meta_token(&fx);
 }
+
+/// What the peer's disk had in its cache when it was lost may be nowhere but here.
+#[test]
+fn an_epoch_without_a_disk_releases_nothing_that_is_frozen() {
+    for (completed, susp) in [(false, false), (false, true), (true, true)] {
+        let mut n = Node::connected(Role::Primary);
+        n.warm(1, 0);
+        let fx = n.write(2, 8);
+        let (token, packet) = sent_packet(&fx).unwrap();
+        n.sent(token);
+        n.local(local_token(&fx), Ok(()));
+        n.state().susp = susp && !completed;
+        let mut fx = n.recv(ack_for(&packet, Packet::WriteAck));
+        assert_eq!(completion(&fx).is_some(), completed || !susp);
+        n.state().susp = susp;
+        if !completed && susp {
+            fx = n.step(|r, h| r.new_epoch(h));
+        }
+        let nr = barrier(&fx).unwrap();
+        n.state().pdsk = Disk::Diskless;
+        n.stable(nr, 1);
+        let frozen = u32::from(susp && !completed);
+        assert_eq!((n.dirty(8), n.r.io.requests.len()), (true, frozen));
+        let told = n.r.volumes[0].as_ref().unwrap().ctl.frozen_lost;
+        assert_eq!(told, completed);
+    }
+}
