@@ -19,7 +19,7 @@ use crate::{admin, log};
 pub(crate) fn work(resource: &Arc<Resource>, stop: &Stop) {
     while !stop.requested() {
         execute_control(resource);
-        if let Some(timeout) = due(resource) {
+        if let Due::Later(timeout) = due(resource) {
             let queue = &resource.completions.queue;
             let _ = queue.wait_until(Wait::Idle, timeout, || {
                 let inner = resource.inner.lock();
@@ -34,22 +34,28 @@ pub(crate) fn work(resource: &Arc<Resource>, stop: &Stop) {
     execute_control(resource);
 }
 
-/// `None`: a timer was due, and the machine was told. Otherwise milliseconds until the next one,
-/// rounded up, or that there is none.
-fn due(resource: &Arc<Resource>) -> Option<Option<u32>> {
+/// When the machine has to be told that time has passed.
+enum Due {
+    /// It was, just now.
+    Told,
+    /// In so many milliseconds, rounded up; `None`: it waits for no moment.
+    Later(Option<u32>),
+}
+
+fn due(resource: &Arc<Resource>) -> Due {
     let deadline = {
         let mut inner = resource.inner.lock();
         let deadline = inner.machine.deadline();
         inner.worker_sleeps_until = deadline;
         deadline
     };
-    let Some(deadline) = deadline else { return Some(None) };
+    let Some(deadline) = deadline else { return Due::Later(None) };
     let left = deadline.since(now());
     if left.0 == 0 {
         resource.step(Input::Tick);
-        return None;
+        return Due::Told;
     }
-    Some(Some(u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1)))
+    Due::Later(Some(u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1)))
 }
 
 /// Tells the core about an I/O that is over.

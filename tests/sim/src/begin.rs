@@ -133,7 +133,7 @@ impl World {
             there(0) && there(1)
         });
         if self.knobs.begin == 5 {
-            // Long enough to hear of each other, see known/forced-in-a-hurry.plan.
+            // Long enough to hear of each other, see regressions/forced-in-a-hurry.plan.
             self.run(Duration::secs(1));
         }
         self.promote(0, true);

@@ -124,22 +124,24 @@ impl Queue {
 }
 
 impl Queue {
-    /// Whether the activity log ceases to count once more after the change that is at work.
+    /// Whether one of the changes after that which is at work is such.
+    fn then(&self, is_such: impl Fn(&Item) -> bool) -> bool {
+        self.items.iter().flatten().skip(1).any(is_such)
+    }
+
+    /// Whether the activity log ceases to count once more.
     fn demotes_again(&self) -> bool {
-        let mut since = self.items.iter().flatten().skip(1);
-        since.any(|i| i.later.contains(Later::Demoted))
+        self.then(|i| i.later.contains(Later::Demoted))
     }
 
-    /// Whether another resync begins as its source after the change that is at work.
+    /// Whether another resync begins as its source.
     fn names_again(&self) -> bool {
-        let mut since = self.items.iter().flatten().skip(1);
-        since.any(|i| i.later.contains(Later::SendSyncUuid))
+        self.then(|i| i.later.contains(Later::SendSyncUuid))
     }
 
-    /// Whether the connection ended after the change that is at work.
+    /// Whether the connection ends.
     fn was_cut(&self) -> bool {
-        let mut since = self.items.iter().flatten().skip(1);
-        since.any(|i| i.new.conn < Conn::Connected)
+        self.then(|i| i.new.conn < Conn::Connected)
     }
 }
 

@@ -8,7 +8,7 @@
 
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-use crate::state::{Role, Ss};
+use crate::state::{Role, Ss, State};
 use crate::wire::{Command, Name64};
 
 use super::super::io::{Effect, Host, Lost, PeerIx, ReceiverWish, VolIx};
@@ -30,6 +30,14 @@ pub(crate) struct Quieting {
     requests: bool,
     /// Volumes that still write.
     writing: u16,
+}
+
+/// Whether I/O in flight may wait for what the receiver takes next. It does not where the peer has
+/// no disk: all that it had to answer it answered before it said so. What it says next is of a disk
+/// that it attaches, and begins an exchange of bitmaps, which have to be of the size to come.
+fn needs_peer(s: State) -> bool {
+    let gone = matches!(s.pdsk, Disk::Diskless | Disk::Attaching) && s.disk >= Disk::Inconsistent;
+    s.conn >= Conn::Connected && !gone
 }
 
 impl<S: Store> Resource<S> {
@@ -67,8 +75,7 @@ impl<S: Store> Resource<S> {
             || self.request_rx_paused()
             || self.resync_rx_paused()
             || self.volumes.iter().flatten().any(|v| {
-                let gate = v.state.conn >= Conn::Connected;
-                let sized = |r: super::size::Resize| !(gate && r.waits_for_io());
+                let sized = |r: super::size::Resize| !(r.waits_for_io() && needs_peer(v.state));
                 v.ctl.resize.is_some_and(sized) || v.peers.iter().any(|p| p.ctl.prepares.is_some())
             })
     }

@@ -17,7 +17,8 @@
 //! only when all is stored. Meanwhile no application I/O is admitted and the receiver waits, but
 //! for the gate, where what is in flight may need what the peer has sent: a read that it answers, a
 //! verify or resync that locks an extent. Nothing has changed yet at that moment; only SIZES, and
-//! writes beyond the device, are kept for later. The C driver waits for I/O in the receiver.
+//! writes beyond the device, are kept for later. The C driver waits for I/O in the receiver. So
+//! does this where the peer has no disk, as the next that it says may begin an exchange of bitmaps.
 //!
 //! The C driver works the place of the metadata out anew whenever it looks at the size, and so does
 //! this: a backing device that grew has its internal metadata moved to the new end even if the
@@ -267,7 +268,14 @@ impl<S: Store> Resource<S> {
         debug_assert!(v.ctl.resize.is_none());
         v.ctl.resize = Some(resize);
         let after = self.next_turn(vol);
-        self.gate_close(vol, after, h);
+        // Nothing in flight has to do with a disk that is not in use yet. It may wait for the peer,
+        // whose next words, behind the size, end the attach.
+        if self.state(vol).disk == Disk::Negotiating {
+            self.gate_close_at_once(vol);
+            self.run_soon(after, true, h);
+        } else {
+            self.gate_close(vol, after, h);
+        }
     }
 
     /// Puts the metadata where they belong before the peer is told how much room there is: the size
@@ -319,8 +327,8 @@ impl<S: Store> Resource<S> {
             v.ctl.resize = None;
             return self.run_after(r.then, false, h);
         }
-        // A disk that has failed meanwhile gives the device no other size: the peer, which is about to
-        // hear of that, may keep the one that it has. The C driver cannot be interrupted here.
+        // A disk that has failed meanwhile gives the device no other size: the peer, which is about
+        // to hear of that, may keep the one that it has. The C driver cannot be interrupted here.
         let lost = matches!(v.state.disk, Disk::Failed | Disk::Diskless);
         if !ok || lost || v.backing.is_none() {
             return self.resize_abandoned(vol, h);

@@ -293,7 +293,8 @@ impl<S: Store> Resource<S> {
             .convert_for_peer();
         let agreed = self.agreed(peer);
         let arbiter = agreed.is_some_and(|a| a.arbiter);
-        let code = if arbiter && self.state_is_taken(None) {
+        let taken = self.state_is_taken(None) && !self.both_leave(change);
+        let code = if arbiter && taken {
             Ss::ConcurrentStChg
         } else if change.conn.is_some_and(|conn| conn != Conn::TearDown) {
             // Leaving is all that a peer may want of the connection.
@@ -315,6 +316,15 @@ impl<S: Store> Resource<S> {
         };
         self.send_plain(peer, Sock::Meta, 0, packet, h);
         Ok(())
+    }
+
+    /// Whether the peer wants to leave, as this node does, and nothing more: no reason to refuse.
+    /// The C driver does.
+    fn both_leave(&self, wish: StateChange) -> bool {
+        let own = self.conn(PEER).and_then(|c| c.ctl.request);
+        let leave = StateChange::NONE.conn(Conn::Disconnecting);
+        own.is_some_and(|own| own.vol.is_none() && own.change == leave)
+            && wish == StateChange::NONE.conn(Conn::TearDown)
     }
 
     /// Whether a request of this node's own holds the state of the volume, or of the connection.

@@ -25,7 +25,7 @@ use crate::state::disk::State as Disk;
 use crate::state::{Role, Ss, State};
 use crate::time::{Duration, Instant};
 use crate::units::{Minor, Sectors, Vnr};
-use crate::wire::{feature, Header};
+use crate::wire::{feature, Header, Packet, ReqReply};
 
 struct VecStore;
 
@@ -418,12 +418,15 @@ fn talk(a: &mut Node, b: &mut Node) {
 }
 
 fn deliver(e: Effect, to: &mut Node) {
-    let Effect::Send {
+    if let Effect::Send {
         sock, vnr, packet, ..
     } = e
-    else {
-        return;
-    };
+    {
+        receive(to, sock, vnr, packet);
+    }
+}
+
+fn receive(to: &mut Node, sock: Sock, vnr: u16, packet: Packet) {
     let header = Header {
         volume: Vnr(vnr),
         command: packet.command(101).number(),
@@ -544,10 +547,8 @@ fn a_first_resync_is_skipped_when_the_peer_is_connected() {
     assert_eq!(a.m.state(VOL).conn, Conn::WFConnection, "{:?}", a.log);
 }
 
-/// Both go at the same moment. The answers may arrive before what the arbiter asked for itself, as
-/// they come on the other socket: that its peer goes anyway must not end as a refusal.
-#[test]
-fn two_that_go_at_once_both_go() {
+/// Two nodes in sync that are told to disconnect at the same moment; the first is the arbiter.
+fn two_that_go() -> (Node, Node) {
     let (mut a, mut b) = (Node::new(1), Node::new(2));
     for n in [&mut a, &mut b] {
         n.attach(&with_flags(Md::CONSISTENT.with(Md::WAS_UP_TO_DATE)));
@@ -562,30 +563,11 @@ fn two_that_go_at_once_both_go() {
         n.m.command(OpId(n.next_op), command, &mut n.h);
         n.carry_out();
     }
-    let mut late = Vec::new();
-    for _ in 0..4 {
-        let from_a = std::mem::take(&mut a.sent);
-        for p in std::mem::take(&mut b.sent) {
-            deliver(p, &mut a);
-        }
-        for p in from_a {
-            match p {
-                Effect::Send {
-                    sock: Sock::Data, ..
-                } => late.push(p),
-                _ => deliver(p, &mut b),
-            }
-        }
-        for n in [&mut a, &mut b] {
-            n.h.now = n.h.now.plus(Duration::millis(200));
-            n.carry_out();
-        }
-    }
-    for p in late {
-        deliver(p, &mut b);
-    }
-    talk(&mut a, &mut b);
-    for n in [&mut a, &mut b] {
+    (a, b)
+}
+
+fn both_are_gone(a: &mut Node, b: &mut Node) {
+    for n in [a, b] {
         n.h.now = n.h.now.plus(Duration::millis(200));
         n.carry_out();
         n.step(Input::ReceiverGone { peer: PEER });
@@ -594,6 +576,54 @@ fn two_that_go_at_once_both_go() {
         assert_eq!(said, ErrCode::NoError.number(), "{:?}", n.log);
         assert_eq!(n.m.state(VOL).conn, Conn::StandAlone);
     }
+}
+
+/// What the arbiter asks for comes late, as it comes on the other socket than its answers.
+#[test]
+fn two_that_go_at_once_both_go() {
+    let (mut a, mut b) = two_that_go();
+    let late = std::mem::take(&mut a.sent);
+    for _ in 0..4 {
+        for p in std::mem::take(&mut b.sent) {
+            deliver(p, &mut a);
+        }
+        for p in std::mem::take(&mut a.sent) {
+            deliver(p, &mut b);
+        }
+    }
+    assert!(b.m.state(VOL).conn < Conn::Connected, "{:?}", b.log);
+    for p in late {
+        deliver(p, &mut b);
+    }
+    talk(&mut a, &mut b);
+    both_are_gone(&mut a, &mut b);
+}
+
+/// An arbiter that goes itself refuses, if it is a C node. It is asked again.
+#[test]
+fn a_refusal_because_of_concurrent_changes_is_not_the_last_word() {
+    let (mut a, mut b) = two_that_go();
+    let late = std::mem::take(&mut a.sent);
+    for _ in 0..4 {
+        for p in std::mem::take(&mut b.sent) {
+            let Effect::Send { packet, .. } = &p else {
+                continue;
+            };
+            assert!(matches!(packet, Packet::ConnStChgReq(_)), "{packet:?}");
+            let not_now = Packet::ConnStChgReply(ReqReply {
+                retcode: Ss::ConcurrentStChg.number(),
+            });
+            receive(&mut b, Sock::Meta, 0, not_now);
+        }
+        b.h.now = b.h.now.plus(Duration::millis(200));
+        b.carry_out();
+    }
+    assert_eq!(b.m.state(VOL).conn, Conn::Connected);
+    for p in late {
+        deliver(p, &mut b);
+    }
+    talk(&mut a, &mut b);
+    both_are_gone(&mut a, &mut b);
 }
 
 /// What the peer can take is kept in the metadata: a node that attaches without the peer must not

@@ -5,7 +5,9 @@
 //! A C sender counts the writes of an epoch that it still knows when the acknowledgement comes, and
 //! ends the connection if the number is another. A write that lost against one of this node's
 //! (`conflict.rs`) is forgotten there at the latest when that one has been answered. So until then
-//! the acknowledgement of its epoch, and of those behind, stays here; nothing else waits for it.
+//! the acknowledgement of its epoch, and of those behind, stays here, but not for long: the winner
+//! may be waiting at the peer behind a request of a resync, and that for the acknowledgement. Then
+//! a C peer connects anew; this driver counts as the peer does, and goes on.
 
 use super::epoch_send::up_to;
 use super::UNIT;
@@ -13,10 +15,14 @@ use super::UNIT;
 use super::super::io::{Host, PeerIx, Sock};
 use super::super::{Resource, Store};
 use crate::store::slab::Id;
+use crate::time::{Duration, Instant};
 use crate::wire::{BarrierAck, Packet};
 
 /// Acknowledgements, and reasons to put them off, that fit; with more the oldest one leaves.
 const PLACES: usize = 16;
+
+/// How long the oldest one is put off.
+const PATIENCE: Duration = Duration::secs(2);
 
 /// What is put off and why.
 #[derive(Clone, Copy)]
@@ -25,6 +31,8 @@ pub(super) struct Owed {
     acks: [Option<(u32, BarrierAck)>; PLACES],
     /// An epoch that lost a write, and the own write that won.
     yields: [Option<(u32, Id)>; PLACES],
+    /// When the oldest acknowledgement leaves in any case; `None`: it does not wait.
+    until: Option<Instant>,
 }
 
 impl core::hash::Hash for Owed {
@@ -40,6 +48,7 @@ impl core::hash::Hash for Owed {
             name(*number, state);
             winner.hash(state);
         }
+        self.until.hash(state);
     }
 }
 
@@ -47,12 +56,14 @@ impl Owed {
     pub(super) const NOTHING: Owed = Owed {
         acks: [None; PLACES],
         yields: [None; PLACES],
+        until: None,
     };
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
         self.acks.fill(None);
         self.yields.fill(None);
+        self.until = None;
     }
 
     /// A write of epoch `number` lost against `winner`.
@@ -75,6 +86,7 @@ impl Owed {
             *first = None;
         }
         self.acks.rotate_left(1);
+        self.until = None;
     }
 
     /// Takes an acknowledgement in; the oldest one leaves if there is no place.
@@ -89,18 +101,24 @@ impl Owed {
         leaves
     }
 
-    /// The oldest acknowledgement, if no write of its epoch or an earlier one is `open`.
-    fn due(&mut self, open: impl Fn(Id) -> bool) -> Option<BarrierAck> {
+    /// The oldest acknowledgement, if no write of its epoch or an earlier one is `open`, or it has
+    /// waited long enough.
+    fn due(&mut self, now: Instant, open: impl Fn(Id) -> bool) -> Option<BarrierAck> {
         let (number, ack) = self.front()?;
         for y in &mut self.yields {
             *y = y.filter(|(_, winner)| open(*winner));
         }
         let held = self.yields.iter().flatten().any(|(n, _)| up_to(*n, number));
-        if held {
+        if held && now < *self.until.get_or_insert(now.plus(PATIENCE)) {
             return None;
         }
         self.pop();
         Some(ack)
+    }
+
+    /// When the oldest one leaves, if it waits.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.until
     }
 }
 
@@ -122,13 +140,14 @@ impl<S: Store> Resource<S> {
 
     /// Sends what has not to wait any more; true if room ran out.
     pub(super) fn owed_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        let now = h.now();
         loop {
             let requests = &self.io.requests;
             let undecided = |id: Id| requests.get(id).is_some_and(|r| r.net.is_undecided());
             let Some(c) = self.conns.get_mut(usize::from(peer.0)) else {
                 return false;
             };
-            let Some(ack) = c.epochs.received.owed.due(undecided) else {
+            let Some(ack) = c.epochs.received.owed.due(now, undecided) else {
                 return false;
             };
             self.send_plain(peer, Sock::Meta, 0, Packet::BarrierAck(ack), h);
@@ -151,21 +170,28 @@ mod tests {
             nr: BarrierNr(nr),
             set_size: 1,
         };
+        let now = Instant(1);
         let mut owed = Owed::NOTHING;
         owed.lost(5, id(1));
         assert_eq!(owed.push(4, ack(40)), None);
         assert_eq!(owed.push(5, ack(50)), None);
         assert_eq!(owed.push(6, ack(60)), None);
-        assert_eq!(owed.due(|_| true), Some(ack(40)));
-        assert_eq!(owed.due(|_| true), None);
-        assert_eq!(owed.due(|i| i == id(2)), Some(ack(50)));
-        assert_eq!(owed.due(|_| true), Some(ack(60)));
-        assert_eq!(owed.due(|_| true), None);
+        assert_eq!(owed.due(now, |_| true), Some(ack(40)));
+        assert_eq!(owed.due(now, |_| true), None);
+        assert_eq!(owed.due(now, |i| i == id(2)), Some(ack(50)));
+        assert_eq!(owed.due(now, |_| true), Some(ack(60)));
+        assert_eq!(owed.due(now, |_| true), None);
         // With too many the oldest goes.
         owed.lost(7, id(1));
         for n in 0..16 {
             assert_eq!(owed.push(7 + n, ack(n)), None);
         }
         assert_eq!(owed.push(23, ack(16)), Some(ack(0)));
+        // Each waits for a while only.
+        assert_eq!(owed.due(now, |_| true), None);
+        let later = now.plus(PATIENCE);
+        assert_eq!(owed.deadline(), Some(later));
+        assert_eq!(owed.due(later, |_| true), Some(ack(1)));
+        assert_eq!(owed.due(later, |_| true), None);
     }
 }

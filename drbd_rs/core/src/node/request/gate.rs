@@ -35,6 +35,13 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// The same for somebody whom what is in flight does not concern.
+    pub(crate) fn gate_close_at_once(&mut self, vol: VolIx) {
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.io.gate = v.io.gate.saturating_add(1);
+        }
+    }
+
     /// Takes one [`Resource::gate_close`] back.
     pub(crate) fn gate_open(&mut self, vol: VolIx, h: &mut impl Host) {
         if let Some(v) = self.io_vol_mut(vol) {

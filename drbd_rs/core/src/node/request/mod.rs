@@ -374,7 +374,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Stores a continuation to be run by the pump, so that no chain of them grows the stack.
-    fn run_soon(&mut self, after: After, ok: bool, h: &mut impl Host) {
+    pub(crate) fn run_soon(&mut self, after: After, ok: bool, h: &mut impl Host) {
         if after == After::Nothing {
             return;
         }

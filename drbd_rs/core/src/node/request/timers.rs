@@ -35,6 +35,11 @@ impl<S: Store> Resource<S> {
             .chain(self.io.timer_due)
             .chain(patience)
             .chain(super::io_peers().filter_map(|peer| self.proof_deadline(peer)))
+            .chain(
+                self.conns
+                    .iter()
+                    .filter_map(|c| c.epochs.received.owed.deadline()),
+            )
             .min()
     }
 

@@ -224,6 +224,12 @@ impl<S: Store> Resource<S> {
                 self.change_uuids(vol, "new current UUID", h, |set, primary| {
                     set.admin_new_current(random, primary);
                 });
+                // One that waits for fence-peer or `resume-io` has begun with this: a second one
+                // would forget what the peer has, and the copies pass for unrelated. The C driver
+                // begins it.
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.new_current_uuid = false;
+                }
                 n.step = NewUuidStep::Rotated;
                 self.md_sync(vol, after, h);
                 Move::Io(Kind::NewUuid(n))
