@@ -493,7 +493,10 @@ impl World {
             && new.conn >= Conn::Connected;
         if !linked {
             if old.disk == Disk::Inconsistent {
-                if !self.truth.forced {
+                if old.conn == Conn::SyncTarget && new.conn == Conn::Connected {
+                    // All of the resync was under way when the source left.
+                    self.check_equal(node, "the end of a resync makes both disks equal");
+                } else if !self.truth.forced {
                     let why = format!("n{node} {} {}", new.conn, p.disk);
                     self.violated("an Inconsistent disk needs a resync", &why);
                 }
@@ -532,6 +535,7 @@ impl World {
             .filter(|(at, (a, b))| !self.is_unwritten(*at, [**a, **b]))
             .filter(|(at, _)| !self.is_ahead(peer, *at as u64))
             .filter(|(at, _)| !self.failed_at_source(peer, *at as u64))
+            .filter(|(at, _)| !self.has_left(peer, node, *at as u64))
             // Writes that overlap may be sent in another order than they were made.
             .find(|(_, (a, b))| !moving.contains(**a) && !moving.contains(**b))
             .map(|(at, (a, b))| (at, *a, *b));
@@ -548,6 +552,13 @@ impl World {
     fn is_ahead(&self, node: usize, sector: u64) -> bool {
         let bit = BmBit(sector / 8);
         self.nodes[node].state.conn == Conn::Ahead && self.is_dirty(node, bit) == Some(true)
+    }
+
+    /// A node that was the other one's peer a moment ago goes on alone, and has marked what it
+    /// wrote since; one that is down may have written.
+    fn has_left(&self, node: usize, other: usize, sector: u64) -> bool {
+        let apart = self.nodes[node].link() != self.nodes[other].link();
+        apart && self.is_dirty(node, BmBit(sector / 8)) != Some(false)
     }
 
     /// A write failed on the disk of a source of a resync: its application was told, and the source

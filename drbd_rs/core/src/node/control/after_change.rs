@@ -580,14 +580,17 @@ impl<S: Store> Resource<S> {
     }
 
     /// I/O goes on with the own disk. What was written there before both copies were lost is not
-    /// at the peer.
+    /// at the peer. If that is there, what it lacks is known by the bitmap, or sent again.
     fn disk_goes_on_alone(&mut self, h: &mut impl Host) {
+        let cstate = self.conn(PEER).map_or(Conn::StandAlone, |c| c.ctl.cstate);
+        if cstate >= Conn::WFReportParams {
+            return;
+        }
         for ix in 0..self.volume_slots() {
             let vol = VolIx(ix);
-            let there = self.state(vol).pdsk == Disk::UpToDate;
-            let alone = !there && self.holds_alone(vol);
+            let alone = self.holds_alone(vol);
             if let Some(v) = self.vol_mut(vol) {
-                v.ctl.new_current_uuid = !there && (v.ctl.new_current_uuid || alone);
+                v.ctl.new_current_uuid |= alone;
             }
         }
         if !self.ctl.susp.fencing && !self.ctl.susp.user {

@@ -84,7 +84,13 @@ impl<S: Store> Resource<S> {
         let conf = self.io_conn(PEER).and_then(|c| c.ctl.conf.as_ref());
         let most = conf.map_or(1_000_000, |n| n.max_buffers);
         let apv = self.connected(PEER).map_or(0, |a| a.apv);
-        v.io.gate == 0
+        // A node that is promoted when its peer is gone may still have writes of that on the disk,
+        // which would land on top of its own; those of two Primaries are kept apart one by one. The
+        // C driver lets them land.
+        let heirs = v.state.conn < Conn::Connected && v.io.peer_writes == 0;
+        let late = heirs && v.peers.iter().any(|p| p.io.active != 0);
+        !late
+            && v.io.gate == 0
             && v.io.in_flight <= most
             && !v.state.is_suspended()
             && !self.io.thaw.blocks()

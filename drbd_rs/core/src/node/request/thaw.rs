@@ -167,11 +167,12 @@ impl<S: Store> Resource<S> {
             && !r.completed
             && r.outcome() != Outcome::Over(Ok(()))
             && self.io_has_disk(r.vol);
-        // The peer may have another disk by now.
+        // The peer has refused it, or did not get it as its copy was bad, and may have another disk
+        // by now.
         let again = self.connected(PEER).is_some() && self.io_state(r.vol).replicates();
-        let refused = again && r.net.is_refused() && !r.net.is_live() && !r.completed;
+        let lacks = again && !r.net.is_live() && !r.net.is_good() && !r.completed;
         let idle = !matches!(r.local, Local::Pending | Local::Abandoned);
-        let anew = anew || refused && idle && r.is_write();
+        let anew = anew || lacks && idle && r.is_write();
         match what {
             Thaw::RestartLocal if anew => self.begin_anew(id, h),
             Thaw::Resend if anew && r.is_write() => self.begin_anew(id, h),
