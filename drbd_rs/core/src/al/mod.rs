@@ -30,8 +30,8 @@ use crate::meta::al_block;
 use crate::store::lru::{self, Lru, FREE};
 use crate::units::{saturate_u32, AlExtent, SectorRange};
 
-/// One slot of the log's storage.
-pub type Slot = lru::Slot<()>;
+/// One slot of the log's storage. With the label goes the number of references that rest.
+pub type Slot = lru::Slot<u32>;
 
 /// The extents that one request needs, and how many of them it has. Belongs to the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -40,6 +40,8 @@ pub struct Claim {
     /// Extents held are `first..next`.
     next: u32,
     last: u32,
+    /// See [`ActivityLog::rest`].
+    rests: bool,
 }
 
 impl Claim {
@@ -50,6 +52,7 @@ impl Claim {
             first: first.0,
             next: first.0,
             last: last.0,
+            rests: false,
         }
     }
 
@@ -187,7 +190,7 @@ impl Tx {
 #[derive(Debug)]
 #[cfg_attr(not(CONFIG_RUST), derive(Clone))]
 pub struct ActivityLog<S> {
-    lru: Lru<(), S>,
+    lru: Lru<u32, S>,
     number: u32,
     context_start: u32,
     writes: u32,
@@ -296,18 +299,39 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     pub fn put(&mut self, claim: &mut Claim) -> bool {
         let mut known = true;
         for extent in claim.first..claim.next {
-            let ix = self.lru.find(extent).or_else(|| self.find_changing(extent));
+            let ix = self.slot_of(extent);
+            if let Some(resting) = ix.and_then(|ix| self.lru.payload_mut(ix)) {
+                *resting = resting.saturating_sub(u32::from(claim.rests));
+            }
             known &= ix.and_then(|ix| self.lru.put(ix)).is_some();
         }
         claim.next = claim.first;
+        claim.rests = false;
         known
     }
 
-    fn find_changing(&self, extent: u32) -> Option<u32> {
-        self.lru
-            .changes()
-            .find(|(_, slot)| slot.new_number() == extent)
-            .map(|(ix, _)| ix)
+    /// What the claim is for is on both disks, and only the end of its epoch is waited for. The
+    /// extents stay in the log, as the peer may still lose that, but nothing is under way there.
+    pub fn rest(&mut self, claim: &mut Claim) {
+        if claim.rests || !claim.is_holding() {
+            return;
+        }
+        claim.rests = true;
+        for extent in claim.first..claim.next {
+            let ix = self.slot_of(extent);
+            if let Some(resting) = ix.and_then(|ix| self.lru.payload_mut(ix)) {
+                *resting = resting.saturating_add(1);
+            }
+        }
+    }
+
+    /// The slot of an extent, committed or not.
+    fn slot_of(&self, extent: u32) -> Option<u32> {
+        let mut changing = self.lru.changes();
+        self.lru.find(extent).or_else(|| {
+            let new = changing.find(|(_, slot)| slot.new_number() == extent);
+            new.map(|(ix, _)| ix)
+        })
     }
 
     /// Fixes the exchanges that wait in `tx`, so that they can be written. False if there are none,
@@ -447,6 +471,12 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
         self.lru.is_used(extent.0)
     }
 
+    /// Whether a write to this extent is under way: not all who use it rest.
+    pub fn is_busy(&self, extent: AlExtent) -> bool {
+        let slot = self.slot_of(extent.0).and_then(|ix| self.lru.slot(ix));
+        slot.is_some_and(|slot| slot.refs() > *slot.payload())
+    }
+
     /// Number of extents in use: `congestion-extents` is compared with it.
     pub fn used(&self) -> u32 {
         self.lru.used()
@@ -473,7 +503,7 @@ impl<S: DerefMut<Target = [Slot]>> ActivityLog<S> {
     }
 
     /// The slots with their statistics, for `/proc/drbd` and debugfs.
-    pub fn set(&self) -> &Lru<(), S> {
+    pub fn set(&self) -> &Lru<u32, S> {
         &self.lru
     }
 

@@ -39,6 +39,32 @@ fn run(log: &mut Log) {
 }
 
 #[test]
+fn an_extent_is_busy_until_all_who_use_it_rest() {
+    let mut log = log(4);
+    let (mut a, mut b) = (many(0, 2), one(1));
+    assert_eq!(log.begin(&mut a, free), Begin::NeedTransaction);
+    assert_eq!(log.begin(&mut b, free), Begin::NeedTransaction);
+    let busy = |log: &Log| [0, 1].map(|extent| log.is_busy(AlExtent(extent)));
+    assert_eq!(busy(&log), [true; 2]);
+    run(&mut log);
+    log.rest(&mut a);
+    log.rest(&mut a);
+    assert_eq!(busy(&log), [false, true]);
+    log.rest(&mut b);
+    assert!(busy(&log) == [false; 2] && log.is_used(AlExtent(1)));
+    // A new one is busy until it rests or goes, whoever of the others goes first.
+    let mut c = log
+        .try_begin(SectorRange::new(Sector(1 << 13), 512), free)
+        .unwrap();
+    assert_eq!(busy(&log), [false, true]);
+    assert!(log.put(&mut a) && log.put(&mut b));
+    assert_eq!(busy(&log), [false, true]);
+    assert!(log.put(&mut c) && !log.is_used(AlExtent(1)));
+    log.rest(&mut c);
+    assert_eq!(busy(&log), [false; 2]);
+}
+
+#[test]
 fn a_cold_extent_waits_for_its_transaction() {
     let mut log = log(4);
     let range = SectorRange::new(Sector(8192), 4096);

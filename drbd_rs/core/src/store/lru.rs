@@ -87,9 +87,9 @@ impl<P> Slot<P> {
     }
 }
 
-impl Slot<()> {
-    /// A slot without a label and without a payload.
-    pub const EMPTY: Self = Slot::empty(());
+impl Slot<u32> {
+    /// A slot without a label, with a count of none.
+    pub const EMPTY: Self = Slot::empty(0);
 }
 
 impl<P: Default> Default for Slot<P> {

@@ -92,7 +92,7 @@ impl Model {
     }
 }
 
-fn labels(lru: &Lru<(), Vec<Slot<()>>>) -> Vec<(u32, u32, u32)> {
+fn labels(lru: &Lru<u32, Vec<Slot<u32>>>) -> Vec<(u32, u32, u32)> {
     let mut all: Vec<_> = lru
         .slots()
         .map(|(_, s)| (s.new_number(), s.number(), s.refs()))

@@ -46,6 +46,30 @@ impl<S: Store> Resource<S> {
         }
         if self.io.requests.get(id).is_some_and(Request::is_finished) {
             self.destroy(id, h);
+        } else {
+            self.rest_extents(id);
+        }
+    }
+
+    /// A write that both disks have waits for the end of its epoch only. With two Primaries that
+    /// may be put off until another write has come through the receiver (`epoch_owed.rs`); so a
+    /// request of a resync that is in front of it there must not wait for this one. The C driver
+    /// lets it wait, with `ko-count 0` for ever. A single Primary keeps to that: there is no such
+    /// circle, and a verify finds the peer's part settled.
+    fn rest_extents(&mut self, id: Id) {
+        if !self.two_primaries() {
+            return;
+        }
+        let Some(r) = self.io.requests.get_mut(id).filter(|r| r.is_on_both()) else {
+            return;
+        };
+        let Some(Some(v)) = self.volumes.get_mut(usize::from(r.vol.0)) else {
+            return;
+        };
+        if let Some(b) = v.backing.as_mut() {
+            if r.log_of == b.meta_io.instance {
+                b.al.rest(&mut r.claim);
+            }
         }
     }
 

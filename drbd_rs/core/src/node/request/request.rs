@@ -321,6 +321,12 @@ impl Request {
             && !self.net.is_live()
     }
 
+    /// Whether the application knows that it is written here and there.
+    pub(super) fn is_on_both(&self) -> bool {
+        let there = self.expect == Expect::Written && self.net.is_good() && !self.net.is_queued();
+        self.is_write() && self.completed && self.local == Local::Ok && there
+    }
+
     /// Whether it can be sent again now that the peer wants it to.
     pub(super) const fn may_restart(&self) -> bool {
         self.postponed && !matches!(self.local, Local::Pending) && !self.net.is_queued()

@@ -14,7 +14,7 @@ use crate::resync_extents::ResyncExtents;
 use crate::state::conn::State as Conn;
 use crate::state::Role;
 use crate::store::lru;
-use crate::units::{BmBit, Minor, Sector, SectorRange, Sectors};
+use crate::units::{AlExtent, BmBit, Minor, Sector, SectorRange, Sectors};
 use crate::wire::data::dp;
 use crate::wire::{Barrier, BarrierAck, BarrierNr, BlockAck, BlockId, BlockReq, Data, Packet};
 

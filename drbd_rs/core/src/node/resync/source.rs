@@ -177,7 +177,7 @@ impl<S: Store> Resource<S> {
             extent,
             || bitmap.count_in(extent),
             || throttle,
-            |al_extent| al.is_used(al_extent),
+            |al_extent| al.is_busy(al_extent),
         );
         match begin {
             SourceBegin::Locked => {

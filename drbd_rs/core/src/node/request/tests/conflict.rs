@@ -61,6 +61,24 @@ fn the_arbiter_lets_the_peer_repeat_what_is_not() {
     assert!(matches!(packets(&fx)[..], [Packet::Superseded(_)]));
 }
 
+/// The end of an epoch may wait for what a request of a resync is in front of.
+#[test]
+fn a_write_that_both_have_is_not_under_way() {
+    for two in [true, false] {
+        let mut n = one_of_two(false);
+        n.r.conns[0].ctl.conf.as_mut().unwrap().two_primaries = two;
+        let own = n.write(2, 8);
+        let busy = |n: &mut Node| n.backing().al.is_busy(AlExtent(0));
+        let (token, packet) = sent_packet(&own).unwrap();
+        n.sent(token);
+        n.local(local_token(&own), Ok(()));
+        assert!(busy(&mut n));
+        n.recv(ack_for(&packet, Packet::WriteAck));
+        assert_eq!(busy(&mut n), !two);
+        assert!(n.backing().al.is_used(AlExtent(0)));
+    }
+}
+
 #[test]
 fn the_arbiter_waits_for_acknowledgements_that_came_first() {
     let mut n = one_of_two(true);
