@@ -5,9 +5,10 @@
 //! A C sender counts the writes of an epoch that it still knows when the acknowledgement comes, and
 //! ends the connection if the number is another. A write that lost against one of this node's
 //! (`conflict.rs`) is forgotten there at the latest when that one has been answered. So until then
-//! the acknowledgement of its epoch, and of those behind, stays here, but not for long: the winner
-//! may be waiting at the peer behind a request of a resync, and that for the acknowledgement. Then
-//! a C peer connects anew; this driver counts as the peer does, and goes on.
+//! the acknowledgement of its epoch, and of those behind, stays here, but not for ever: the winner
+//! may be waiting at a C peer behind a request of a resync, and that for the acknowledgement. As
+//! long as it waits for an answer to the winner itself, so long does this. Then a C peer connects
+//! anew; this driver counts as the peer does, and goes on.
 
 use super::epoch_send::up_to;
 use super::UNIT;
@@ -21,8 +22,8 @@ use crate::wire::{BarrierAck, Packet};
 /// Acknowledgements, and reasons to put them off, that fit; with more the oldest one leaves.
 const PLACES: usize = 16;
 
-/// How long the oldest one is put off.
-const PATIENCE: Duration = Duration::secs(2);
+/// For `ko-count 0`, which sets no limit: the default of `ko-count`.
+const KO_COUNT: u32 = 7;
 
 /// What is put off and why.
 #[derive(Clone, Copy)]
@@ -103,13 +104,18 @@ impl Owed {
 
     /// The oldest acknowledgement, if no write of its epoch or an earlier one is `open`, or it has
     /// waited long enough.
-    fn due(&mut self, now: Instant, open: impl Fn(Id) -> bool) -> Option<BarrierAck> {
+    fn due(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        open: impl Fn(Id) -> bool,
+    ) -> Option<BarrierAck> {
         let (number, ack) = self.front()?;
         for y in &mut self.yields {
             *y = y.filter(|(_, winner)| open(*winner));
         }
         let held = self.yields.iter().flatten().any(|(n, _)| up_to(*n, number));
-        if held && now < *self.until.get_or_insert(now.plus(PATIENCE)) {
+        if held && now < *self.until.get_or_insert(now.plus(patience)) {
             return None;
         }
         self.pop();
@@ -138,16 +144,25 @@ impl<S: Store> Resource<S> {
         self.owed_pump(peer, h);
     }
 
+    /// How long an acknowledgement is put off at most: `timeout` times `ko-count`.
+    fn patience_with_winners(&self, peer: PeerIx) -> Duration {
+        let conf = self.io_conn(peer).and_then(|c| c.ctl.conf.as_ref());
+        let (timeout, ko_count) = conf.map_or((0, 0), |c| (c.timeout, c.ko_count));
+        let ko_count = if ko_count == 0 { KO_COUNT } else { ko_count };
+        Duration::tenths(u64::from(timeout).saturating_mul(u64::from(ko_count)))
+    }
+
     /// Sends what has not to wait any more; true if room ran out.
     pub(super) fn owed_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         let now = h.now();
+        let patience = self.patience_with_winners(peer);
         loop {
             let requests = &self.io.requests;
             let undecided = |id: Id| requests.get(id).is_some_and(|r| r.net.is_undecided());
             let Some(c) = self.conns.get_mut(usize::from(peer.0)) else {
                 return false;
             };
-            let Some(ack) = c.epochs.received.owed.due(now, undecided) else {
+            let Some(ack) = c.epochs.received.owed.due(now, patience, undecided) else {
                 return false;
             };
             self.send_plain(peer, Sock::Meta, 0, Packet::BarrierAck(ack), h);
@@ -170,17 +185,17 @@ mod tests {
             nr: BarrierNr(nr),
             set_size: 1,
         };
-        let now = Instant(1);
+        let (now, patience) = (Instant(1), Duration::secs(42));
         let mut owed = Owed::NOTHING;
         owed.lost(5, id(1));
         assert_eq!(owed.push(4, ack(40)), None);
         assert_eq!(owed.push(5, ack(50)), None);
         assert_eq!(owed.push(6, ack(60)), None);
-        assert_eq!(owed.due(now, |_| true), Some(ack(40)));
-        assert_eq!(owed.due(now, |_| true), None);
-        assert_eq!(owed.due(now, |i| i == id(2)), Some(ack(50)));
-        assert_eq!(owed.due(now, |_| true), Some(ack(60)));
-        assert_eq!(owed.due(now, |_| true), None);
+        assert_eq!(owed.due(now, patience, |_| true), Some(ack(40)));
+        assert_eq!(owed.due(now, patience, |_| true), None);
+        assert_eq!(owed.due(now, patience, |i| i == id(2)), Some(ack(50)));
+        assert_eq!(owed.due(now, patience, |_| true), Some(ack(60)));
+        assert_eq!(owed.due(now, patience, |_| true), None);
         // With too many the oldest goes.
         owed.lost(7, id(1));
         for n in 0..16 {
@@ -188,10 +203,10 @@ mod tests {
         }
         assert_eq!(owed.push(23, ack(16)), Some(ack(0)));
         // Each waits for a while only.
-        assert_eq!(owed.due(now, |_| true), None);
-        let later = now.plus(PATIENCE);
+        assert_eq!(owed.due(now, patience, |_| true), None);
+        let later = now.plus(patience);
         assert_eq!(owed.deadline(), Some(later));
-        assert_eq!(owed.due(later, |_| true), Some(ack(1)));
-        assert_eq!(owed.due(later, |_| true), None);
+        assert_eq!(owed.due(later, patience, |_| true), Some(ack(1)));
+        assert_eq!(owed.due(later, patience, |_| true), None);
     }
 }
