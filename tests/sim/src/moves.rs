@@ -208,7 +208,9 @@ impl Facts<'_> {
         let alone = self.any(|s| {
             // A peer that is behind is only told where it misses writes.
             let missed = s.conn == Conn::Connected && s.pdsk != Disk::UpToDate;
-            s.conn < Conn::Connected || s.conn == Conn::Ahead || missed
+            // One that has refused writes says why only when its helper is done.
+            let refused = self.book.refused && !s.role.is_primary();
+            s.conn < Conn::Connected || s.conn == Conn::Ahead || missed || refused
         });
         let why = match self.book.wish {
             Wish::NewUuid if o.bitmap == 0 => "generation: new-current-uuid",

@@ -43,6 +43,8 @@ pub(super) struct RoleChange {
     role: Role,
     force: bool,
     forced: bool,
+    /// The peer hears of the generation that begins with this.
+    tell: bool,
     tries: u32,
     change: StateChange,
     code: Ss,
@@ -91,6 +93,7 @@ impl<S: Store> Resource<S> {
             role,
             force,
             forced: false,
+            tell: false,
             tries: 0,
             change: StateChange::NONE.role(role),
             code: Ss::UnknownError,
@@ -192,7 +195,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Once effects and requests have settled: the UUIDs.
-    fn role_settled(&mut self, r: RoleChange, h: &mut impl Host) -> Move {
+    fn role_settled(&mut self, mut r: RoleChange, h: &mut impl Host) -> Move {
         let vol = r.vol;
         let settled =
             self.vol(vol).is_some_and(|v| v.ctl.after.is_empty()) && self.network_pending(vol) == 0;
@@ -217,6 +220,11 @@ impl<S: Store> Resource<S> {
             if (alone && bitmap == Some(0)) || (r.forced && bitmap.is_some() && !begun) {
                 self.uuid_new_current(vol, h);
             }
+        } else if self.refused_writes(vol) {
+            // The peer says why when its `local-io-error` is over. Should both lose their power
+            // before, nothing else would tell the copies apart, as no Primary crashed.
+            self.uuid_new_current(vol, h);
+            r.tell = true;
         }
         if let Some(d) = self.disk_mut(vol) {
             d.uuids.mark_role(primary);
@@ -228,11 +236,21 @@ impl<S: Store> Resource<S> {
         Move::Go(Kind::Role(r.at(Step::Storing)))
     }
 
+    /// Whether the peer has refused writes of this generation, and nothing tells so but marks.
+    fn refused_writes(&self, vol: VolIx) -> bool {
+        let disk = self.disk(vol).filter(|d| d.uuids.bitmap == 0);
+        let Some(v) = self.vol(vol).filter(|v| v.ctl.peer_lacks) else {
+            return false;
+        };
+        let marked = v.backing.as_ref().is_some_and(|b| b.bitmap.weight() != 0);
+        marked && disk.is_some() && v.state.disk == Disk::UpToDate
+    }
+
     fn role_stored(&mut self, r: RoleChange, h: &mut impl Host) -> Move {
         let vol = r.vol;
         let s = self.state(vol);
         if s.conn >= Conn::WFReportParams {
-            if r.forced {
+            if r.forced || r.tell {
                 self.send_uuids(vol, 0, h);
             }
             self.send_state(vol, s, h);
