@@ -21,6 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What a device that grew has in its new part, with the number of the node and the place.
 const RUBBISH: u64 = 1 << 62;
 
+/// Whether nobody has written this.
+fn is_rubbish(value: u64) -> bool {
+    value & RUBBISH != 0 && value != u64::MAX
+}
+
 /// What one disk owes.
 #[derive(Clone, Default)]
 struct Debt {
@@ -289,10 +294,11 @@ impl Truth {
         d.flushed += n;
     }
 
-    /// The copy of `to` became that of `from`, as far as the device reaches: what a disk has beyond
-    /// it stays its own.
-    fn hand_over(&mut self, from: usize, to: usize, size: Sectors) {
-        let end = (size.0 as usize).min(self.debts[from].one.len());
+    /// The copy of `to`, with this on its disk, became that of `from`, as far as the device
+    /// reaches: what a disk has beyond it stays its own. So does what nobody has written since the
+    /// device grew, as long as no resync has come by.
+    fn hand_over(&mut self, from: usize, to: usize, data: &[u64]) {
+        let end = data.len().min(self.debts[from].one.len());
         let mut more = self.debts[from].more.clone();
         more.retain(|at, _| (*at as usize) < end);
         let one = self.debts[from].one[..end].to_vec();
@@ -300,6 +306,11 @@ impl Truth {
         d.one[..end].copy_from_slice(&one);
         d.more.retain(|at, _| (*at as usize) >= end);
         d.more.append(&mut more);
+        for (owed, found) in d.one.iter_mut().zip(data) {
+            if is_rubbish(*owed) && is_rubbish(*found) {
+                *owed = *found;
+            }
+        }
     }
 
     /// Nobody can say what this sector should hold.
@@ -509,8 +520,8 @@ impl World {
             if p.conn == Conn::Ahead {
                 self.accept_data_of(node);
             } else {
-                let size = self.common_size();
-                self.truth.hand_over(peer, node, size);
+                let data = self.data(node, self.common_size()).to_vec();
+                self.truth.hand_over(peer, node, &data);
             }
         } else if old.disk == Disk::Inconsistent && p.disk < Disk::Consistent {
             self.accept_data_of(node);
@@ -653,9 +664,8 @@ impl World {
     /// written there later is on both disks; what is not may differ until the next resync.
     fn is_unwritten(&self, sector: usize, values: [u64; 2]) -> bool {
         let bit = BmBit(sector as u64 / 8);
-        let rubbish = |v: u64| v & RUBBISH != 0 && v != u64::MAX;
         let marked = (0..2).any(|n| self.is_dirty(n, bit) == Some(true));
-        values.into_iter().all(rubbish) && marked
+        values.into_iter().all(is_rubbish) && marked
     }
 
     /// An online verify says of a block what is true of it: both extents are locked meanwhile, so
