@@ -4,7 +4,7 @@
 
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-use crate::state::Role;
+use crate::state::{Role, State};
 use crate::units::{Sectors, Vnr};
 use crate::wire::state::dds_flag;
 use crate::wire::{Command, Header, Packet, Sizes};
@@ -12,7 +12,7 @@ use crate::wire::{Command, Header, Packet, Sizes};
 use super::super::io::{Effect, Host, VolIx};
 use super::super::note::Note;
 use super::super::resync::Side;
-use super::super::{After, Resource, Store, Violation, PEER};
+use super::super::{After, Resource, Store, Violation, Volume, PEER};
 use super::size::{Determined, Plan, Unsized};
 use super::{Flags, Next, StateChange};
 
@@ -27,6 +27,13 @@ pub(crate) struct SizesRest {
 
 const fn tells_sizes(packet: &Packet) -> bool {
     matches!(packet, Packet::Sizes(_))
+}
+
+/// Whether a disk is on its way to a peer that is there. Its size was found without what the peer
+/// says now, and the bitmaps that are exchanged next have to be of one size. The C driver notes the
+/// size, and changes its own in the middle of that exchange.
+fn attaches(s: State) -> bool {
+    s.disk == Disk::Attaching && s.conn >= Conn::Connected
 }
 
 impl<S: Store> Resource<S> {
@@ -54,7 +61,7 @@ impl<S: Store> Resource<S> {
         if [p.d_size, p.u_size, p.c_size].iter().any(|s| *s > most) {
             return Err(Violation::Range);
         }
-        if v.ctl.resize.is_some() {
+        if v.ctl.resize.is_some() || attaches(v.state) {
             self.park_sizes(vol, p);
             return Ok(());
         }
@@ -110,7 +117,7 @@ impl<S: Store> Resource<S> {
         Ok(())
     }
 
-    /// Keeps sizes that came during a change of size; with those that were kept before, one answer
+    /// Keeps sizes that came during a change of size, or an attach; with those that were kept before, one answer
     /// is enough, if one was asked for.
     fn park_sizes(&mut self, vol: VolIx, p: Sizes) {
         let Some(v) = self.vol_mut(vol) else { return };
@@ -123,11 +130,12 @@ impl<S: Store> Resource<S> {
         v.ctl.sizes_parked = Some(v.ctl.sizes_parked.map_or(p, both));
     }
 
-    /// Looks at sizes that came during a change of size. True: there were some.
+    /// Looks at sizes that came during a change of size, or an attach. True: there were some.
     pub(super) fn sizes_pump(&mut self, h: &mut impl Host) -> bool {
         for ix in 0..self.volume_slots() {
             let vol = VolIx(ix);
-            let Some(v) = self.vol_mut(vol).filter(|v| v.ctl.resize.is_none()) else {
+            let settled = |v: &&mut Volume<S>| v.ctl.resize.is_none() && !attaches(v.state);
+            let Some(v) = self.vol_mut(vol).filter(settled) else {
                 continue;
             };
             let connected = v.state.conn >= Conn::Connected;
