@@ -117,8 +117,8 @@ impl<S: Store> Resource<S> {
         Ok(())
     }
 
-    /// Keeps sizes that came during a change of size, or an attach; with those that were kept before, one answer
-    /// is enough, if one was asked for.
+    /// Keeps sizes that came during a change of size, or an attach; with those that were kept
+    /// before, one answer is enough, if one was asked for.
     fn park_sizes(&mut self, vol: VolIx, p: Sizes) {
         let Some(v) = self.vol_mut(vol) else { return };
         let both = |old: Sizes| Sizes {
