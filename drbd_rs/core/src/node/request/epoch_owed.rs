@@ -154,6 +154,11 @@ impl<S: Store> Resource<S> {
 
     /// Sends what has not to wait any more; true if room ran out.
     pub(super) fn owed_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
+        let conn = self.conns.get(usize::from(peer.0));
+        if conn.is_none_or(|c| c.epochs.received.owed.front().is_none()) {
+            // As nearly always; this runs with every step.
+            return false;
+        }
         let now = h.now();
         let patience = self.patience_with_winners(peer);
         loop {
