@@ -456,3 +456,44 @@ fn others_hear_of_what_they_wait_for() {
     n.step(|r, h| r.set_held_back(Minor(8), true, h));
     assert!(n.r.may_sync_now(VOL));
 }
+
+#[test]
+fn no_new_size_in_an_exchange_of_bitmaps() {
+    let conn_after = |conn, peers_disk| {
+        let mut n = Node::new(101);
+        let backing = n.r.volumes[0].as_mut().unwrap().backing.as_mut();
+        backing.unwrap().disk.la_size = SIZE;
+        n.conn(conn);
+        let sizes = crate::wire::Sizes {
+            d_size: peers_disk,
+            c_size: peers_disk,
+            max_bio_size: 1 << 20,
+            ..Default::default()
+        };
+        let header = crate::wire::Header {
+            volume: Vnr(0),
+            command: 0,
+            length: 0,
+            header_len: 16,
+        };
+        let input = Input::Received {
+            peer: PEER,
+            sock: Sock::Data,
+            header,
+            packet: Packet::Sizes(sizes),
+            buf: None,
+            body: &[],
+            intact: true,
+        };
+        let _ = n.step(|r, h| r.step(input, h));
+        n.r.state(VOL).conn
+    };
+    for conn in [Conn::WFBitMapS, Conn::WFBitMapT] {
+        assert_eq!(conn_after(conn, SIZE.0), conn);
+        assert!(
+            conn_after(conn, SIZE.0 + 8) < Conn::WFConnection,
+            "{conn:?}"
+        );
+    }
+    assert_eq!(conn_after(Conn::SyncSource, SIZE.0 + 8), Conn::SyncSource);
+}
