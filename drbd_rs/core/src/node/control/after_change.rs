@@ -519,7 +519,8 @@ impl<S: Store> Resource<S> {
             FullBitmap::Nothing => {
                 // The connection is lost already: as above.
                 let s = self.state(vol);
-                if item.ok && s.disk == Disk::Outdated && s.conn < Conn::Connected {
+                let target = item.ok && item.new.conn == Conn::StartingSyncT;
+                if target && s.disk == Disk::Outdated && s.conn < Conn::Connected {
                     let change = StateChange::NONE.disk(Disk::Inconsistent);
                     self.change_state(vol, change, Flags::HARD, h);
                 }
