@@ -193,7 +193,11 @@ impl<S: Store> Resource<S> {
         let asks = v.state.pdsk >= Disk::Negotiating;
         if v.state.conn == Conn::Connected {
             v.ctl.resize_pending |= grew;
-            self.send_uuids(vol, 0, h);
+            if !self.md_begins(vol) {
+                // One that is on its way to the disk is told when it is there. The C driver does
+                // not wait.
+                self.send_uuids(vol, 0, h);
+            }
             // Without a disk the peer has no size to answer with, and a C driver would take the
             // room on this disk for the size of the device.
             self.send_sizes_as(vol, r.dds_flags(), asks, h);
