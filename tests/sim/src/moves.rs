@@ -75,6 +75,8 @@ enum Wish {
 struct Book {
     /// In memory, while there is a disk.
     held: Option<UuidSet>,
+    /// What the machine was in after the step before.
+    was: Option<State>,
     /// Those that it had lately, the youngest last, each with its number.
     lately: VecDeque<(u64, UuidSet)>,
     /// Number of the set on the disk.
@@ -387,6 +389,7 @@ impl World {
             .as_ref()
             .and_then(|r| r.data_uuids(VOL));
         let before = self.ledger.books[node].held;
+        let real = self.real_state(node);
         for effect in effects {
             if let Effect::StateChanged {
                 vol: Some(_),
@@ -400,6 +403,7 @@ impl World {
         if now != before {
             self.uuids_moved(node, before, now, effects);
         }
+        self.ledger.books[node].was = real;
         for effect in effects {
             if let Effect::Send { packet, .. } = effect {
                 match packet {
@@ -409,6 +413,11 @@ impl World {
                 }
             }
         }
+    }
+
+    fn real_state(&self, node: usize) -> Option<State> {
+        let machine = self.nodes[node].res.as_ref();
+        machine.and_then(|r| r.volume_status(VOL)).map(|v| v.state)
     }
 
     fn uuids_moved(
@@ -429,11 +438,11 @@ impl World {
             }
             return;
         };
-        // What the node tells of its state may lie behind.
-        let told = self.nodes[node].state;
-        let machine = self.nodes[node].res.as_ref();
-        let real = machine.and_then(|r| r.volume_status(VOL));
-        let mut states = vec![told, real.map_or(told, |v| v.state)];
+        // What the node tells of its state may lie behind, as far as helpers take: what a resync
+        // ended with counts, not what user space has heard of it.
+        let mut states = vec![self.nodes[node].state];
+        states.extend(self.ledger.books[node].was);
+        states.extend(self.real_state(node));
         states.extend(effects.iter().filter_map(|e| match e {
             Effect::StateChanged {
                 vol: Some(_), new, ..

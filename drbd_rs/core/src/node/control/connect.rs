@@ -106,6 +106,7 @@ impl<S: Store> Resource<S> {
         c.ctl.agreed = Some(agreed);
         c.ctl.last_apv = agreed.apv;
         c.ctl.replies_due = 0;
+        c.ctl.given_up = 0;
         c.ctl.ping.start(now);
         c.ctl.peer_integrity = Name64::EMPTY;
         c.ctl.dry_run = false;

@@ -220,6 +220,9 @@ pub(crate) struct ConnectionControl {
     pub(crate) request: Option<state_request::ClusterRequest>,
     /// Answers that the peer owes to requests for state changes, dropped ones included.
     pub(crate) replies_due: u32,
+    /// Of those, bit by bit, the next one first: which are about a resync or verify that this node
+    /// has given up since. Should the peer agree, it begins alone.
+    pub(crate) given_up: u64,
     /// When WFReportParams was last reached.
     pub(crate) last_reconnect: Instant,
     /// Volumes that reached Connected since the resource was made; wraps.
@@ -233,7 +236,7 @@ pub(crate) struct ConnectionControl {
 crate::key::key! {
     ConnectionControl {
         cstate, phase, agreed, last_apv, greeting, greeting_waits, params_due, ping, state_sent,
-        discard_my_data, dry_run, request, replies_due, fence, after
+        discard_my_data, dry_run, request, replies_due, given_up, fence, after
     }
     names {}
     not { conf, peer_integrity, last_reconnect, connect_count }
@@ -378,6 +381,7 @@ impl ConnectionControl {
             peer_integrity: Name64::EMPTY,
             request: None,
             replies_due: 0,
+            given_up: 0,
             last_reconnect: Instant(0),
             connect_count: 0,
             fence: None,

@@ -282,8 +282,7 @@ impl<S: Store> Resource<S> {
         }
         let ns = self.state(vol);
         if self.turned_good_by_itself(vol, os, ns) {
-            let down = StateChange::NONE.conn(Conn::NetworkFailure);
-            self.change_conn(PEER, down, Flags::HARD, h);
+            self.connect_anew(h);
             return;
         }
         self.peer_detached(vol, os, h);
@@ -305,6 +304,12 @@ impl<S: Store> Resource<S> {
         if self.md_is_dirty(vol) {
             self.md_sync(vol, After::Nothing, h);
         }
+    }
+
+    /// The two nodes do not agree on what goes on between them.
+    pub(super) fn connect_anew(&mut self, h: &mut impl Host) {
+        let down = StateChange::NONE.conn(Conn::NetworkFailure);
+        self.change_conn(PEER, down, Flags::HARD, h);
     }
 
     /// The peer's copy was bad for a moment and is good again without a resync, as when a packet

@@ -10,7 +10,7 @@ use crate::state::disk::State as Disk;
 use crate::state::request::{
     check_connection, connection_scope, plan, wait, wait_connection, Reply, Scope,
 };
-use crate::state::{Flags as Rules, Ss};
+use crate::state::{Flags as Rules, Ss, State};
 use crate::wire::{Packet, ReqReply, ReqState};
 
 use super::super::io::{Host, PeerIx, Sock, VolIx};
@@ -28,6 +28,16 @@ pub(crate) struct ClusterRequest {
     reply: Reply,
     /// Answers to earlier requests that come before its own.
     ahead: u32,
+}
+
+impl ClusterRequest {
+    /// Whether a resync or verify begins with it, on both nodes.
+    fn begins(&self) -> bool {
+        matches!(
+            self.change.conn,
+            Some(Conn::StartingSyncS | Conn::StartingSyncT | Conn::VerifyS)
+        )
+    }
 }
 
 /// How far a request is.
@@ -150,9 +160,7 @@ impl<S: Store> Resource<S> {
                 wait_connection(c.ctl.cstate, volumes, r.reply)
             }
         }?;
-        if let Some(c) = self.conn_mut(PEER) {
-            c.ctl.request = None;
-        }
+        self.drop_request();
         if answer == Ss::ConcurrentStChg {
             return Some(answer);
         }
@@ -160,10 +168,14 @@ impl<S: Store> Resource<S> {
             self.request_refused(r.vol, r.change, r.flags, answer, h);
             return Some(answer);
         }
-        Some(match r.vol {
+        let code = match r.vol {
             Some(vol) => self.change_state(vol, r.change, r.flags, h),
             None => self.change_conn(PEER, r.change, r.flags, h),
-        })
+        };
+        if r.reply == Reply::Yes && r.begins() && code.is_refusal() {
+            self.began_alone(h);
+        }
+        Some(code)
     }
 
     /// Tells why a request came to nothing, if it wants to be told.
@@ -192,10 +204,25 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// Forgets the outstanding request: whoever asked does not want to know any more.
+    /// Forgets the outstanding request: it is decided, or whoever asked does not want to know.
     pub(super) fn drop_request(&mut self) {
-        if let Some(c) = self.conn_mut(PEER) {
-            c.ctl.request = None;
+        let Some(c) = self.conn_mut(PEER) else { return };
+        let Some(r) = c.ctl.request.take() else {
+            return;
+        };
+        if r.begins() && r.reply == Reply::None {
+            c.ctl.given_up |= 1_u64.checked_shl(r.ahead).unwrap_or(0);
+        }
+    }
+
+    /// The peer began a resync or verify of which this node knows nothing any more: something else
+    /// began in between, as when `invalidate` here and `primary --force` there cross. It would go
+    /// without bitmaps, or wait for one, for ever; so it does in the C driver. A disk that is gone
+    /// ends it anyway.
+    fn began_alone(&mut self, h: &mut impl Host) {
+        let able = |s: State| s.conn >= Conn::Connected && s.disk >= Disk::Inconsistent;
+        if self.states().any(able) {
+            self.connect_anew(h);
         }
     }
 
@@ -204,7 +231,12 @@ impl<S: Store> Resource<S> {
         self.epoch_proven(peer, h);
         let Some(c) = self.conn_mut(peer) else { return };
         c.ctl.replies_due = c.ctl.replies_due.saturating_sub(1);
-        let Some(r) = c.ctl.request.as_mut() else {
+        let given_up = c.ctl.given_up & 1 != 0;
+        c.ctl.given_up >>= 1;
+        if given_up && Ss::of_peer_reply(reply.retcode) == Ss::CwSuccess {
+            self.began_alone(h);
+        }
+        let Some(r) = self.conn_mut(peer).and_then(|c| c.ctl.request.as_mut()) else {
             return;
         };
         if r.ahead != 0 {

@@ -4,7 +4,7 @@
 
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-use crate::state::Ss;
+use crate::state::{Ss, State};
 
 use super::super::super::io::{Host, OpId, VolIx};
 use super::super::super::note::Note;
@@ -27,6 +27,15 @@ pub(super) struct Resuming {
     step: Step,
     /// It waits no longer for the first packets of a connection.
     until: Instant,
+}
+
+/// Whether a resync has begun while I/O was suspended: either way it is known who lacks what. A
+/// source need not have given it a name yet, but the peer was told the UUIDs that it has now, and
+/// takes those over at the end. Should it be lost before, a generation begins with that. The C
+/// driver begins one here, which the two do not share after the resync: the next one is full.
+fn resyncs(s: State) -> bool {
+    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated);
+    stale || s.conn > Conn::Connected && s.conn != Conn::Ahead
 }
 
 impl<S: Store> Resource<S> {
@@ -69,9 +78,7 @@ impl<S: Store> Resource<S> {
                 }
                 let held = self.disk(vol).filter(|_| s.disk > Disk::Attaching);
                 if let Some(uuids) = held.map(|d| d.uuids) {
-                    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated);
-                    if stale || uuids.bitmap != 0 {
-                        // A resync has begun meanwhile: either way it is known who lacks what.
+                    if uuids.bitmap != 0 || resyncs(s) {
                         return Move::Go(Kind::Resume(r));
                     }
                     self.uuid_new_current(vol, h);
