@@ -17,6 +17,7 @@ use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::store::{interval, lru, slab};
 use crate::units::{BmBit, Minor, Sector, Vnr};
+use crate::wire::bitmap_chunk::{Chunk, SendCursor};
 use crate::wire::{BlockReq, OvResult, OvVerdict};
 
 struct Heap;
@@ -496,4 +497,58 @@ fn no_new_size_in_an_exchange_of_bitmaps() {
         );
     }
     assert_eq!(conn_after(Conn::SyncSource, SIZE.0 + 8), Conn::SyncSource);
+}
+
+/// A bitmap of so many bits, none of them set, as the peer sends it.
+fn piece(bits: u64) -> Vec<u8> {
+    let mut buf = [0; 4080];
+    let chunk = SendCursor::new(bits, 101, true).encode_chunk(&exchange::NoBits(bits), &mut buf);
+    assert!(matches!(chunk, Chunk::Compressed { .. }));
+    buf[..chunk.len()].to_vec()
+}
+
+#[test]
+fn without_a_disk_a_bitmap_may_have_any_size() {
+    for size in [BITS - 500, BITS + 500] {
+        let mut n = Node::new(101);
+        let mut hear = |disk, bits| {
+            let v = n.r.volumes[0].as_mut().unwrap();
+            v.state.disk = disk;
+            n.step(|r, h| r.recv_bitmap(VOL, true, &piece(bits), h)).0
+        };
+        assert_eq!(hear(Disk::Failed, size), Ok(()));
+        // The disk is back: what comes now still belongs to the same bitmap.
+        assert_eq!(hear(Disk::Negotiating, size), Ok(()));
+        assert_eq!(n.r.bitmap_is_over(VOL), Ok(()));
+        // The next one is this disk's.
+        let mut hear = |bits| n.step(|r, h| r.recv_bitmap(VOL, true, &piece(bits), h)).0;
+        assert_eq!(hear(BITS), Ok(()));
+        let (heard, over) = (hear(size), n.r.bitmap_is_over(VOL));
+        if size > BITS {
+            assert_eq!((heard, over), (Err(Violation::Bitmap), Ok(())));
+        } else {
+            assert_eq!((heard, over), (Ok(()), Err(Violation::Bitmap)));
+        }
+        assert_eq!(n.r.bitmap_is_over(VOL), Ok(()));
+    }
+}
+
+#[test]
+fn a_resync_that_waits_for_its_helper_does_not_outlive_a_disk() {
+    for between in [Disk::UpToDate, Disk::Failed, Disk::Diskless] {
+        let mut n = Node::new(101);
+        let (_, fx) = n.step(|r, h| r.start_resync(VOL, Side::Source, h));
+        let id = fx.iter().find_map(|e| match e {
+            Effect::Helper { id, .. } => Some(*id),
+            _ => None,
+        });
+        for disk in [between, Disk::UpToDate] {
+            n.r.volumes[0].as_mut().unwrap().state.pdsk = disk;
+            n.step(|_, _| {});
+        }
+        let (id, code) = (id.unwrap(), 0);
+        n.step(|r, h| r.step(Input::HelperDone { id, code }, h));
+        let begins = n.r.rs_conn(VOL) == Conn::SyncSource;
+        assert_eq!(begins, between == Disk::UpToDate);
+    }
 }
