@@ -36,17 +36,23 @@ fn attaches(s: State) -> bool {
     s.disk == Disk::Attaching && s.conn >= Conn::Connected
 }
 
+fn exchanges_bitmaps(s: State) -> bool {
+    matches!(s.conn, Conn::WFBitMapS | Conn::WFBitMapT)
+}
+
 impl<S: Store> Resource<S> {
     /// Whether the owner has to measure the lower devices of a volume
     /// ([`Resource::disk_measured`]) before it hands in this packet: the peer's sizes are compared
     /// with what the own devices have by then. In the first exchange, and if a peer attaches its
     /// disk, that is what the peer was told before, and must not change any more: it works the same
-    /// size out from that, and then bitmaps are exchanged. (The C driver measures.)
+    /// size out from that, and then bitmaps are exchanged, in which nothing must change either. (The
+    /// C driver measures.)
     pub fn wants_measures(&self, header: &Header, packet: &Packet) -> Option<VolIx> {
         let vol = self.vol_by_vnr(Vnr(header.volume.0))?;
         self.disk(vol).filter(|_| tells_sizes(packet))?;
         let s = self.state(vol);
-        (s.conn > Conn::WFReportParams && s.pdsk >= Disk::Inconsistent).then_some(vol)
+        let settled = s.conn > Conn::WFReportParams && s.pdsk >= Disk::Inconsistent;
+        (settled && !exchanges_bitmaps(s)).then_some(vol)
     }
 
     pub(super) fn recv_sizes(
@@ -133,10 +139,11 @@ impl<S: Store> Resource<S> {
     /// a backing device has grown since the nodes told each other their sizes: bitmaps of two sizes
     /// do not fit, and both nodes would wait for ever, as two C nodes do. They connect anew.
     fn crosses_bitmaps(&self, vol: VolIx, p: &Sizes) -> bool {
-        let s = self.state(vol);
-        let exchanging = matches!(s.conn, Conn::WFBitMapS | Conn::WFBitMapT);
+        let Some(d) = self.disk(vol) else {
+            return false;
+        };
         let (size, _) = self.new_dev_size(vol, Sectors(p.u_size));
-        exchanging && self.disk(vol).is_some_and(|d| d.la_size != size)
+        exchanges_bitmaps(self.state(vol)) && d.la_size != size
     }
 
     /// Keeps sizes that came during a change of size, or an attach; with those that were kept
