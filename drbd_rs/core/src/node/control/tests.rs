@@ -626,7 +626,7 @@ fn a_refusal_because_of_concurrent_changes_is_not_the_last_word() {
     both_are_gone(&mut a, &mut b);
 }
 
-/// The administrator is killed before the peer answers. It begins a full sync, and nobody else does.
+/// The administrator is killed before the peer answers, which begins a full sync that nobody wants.
 #[test]
 fn a_resync_that_nobody_asks_for_any_more_ends() {
     let (mut a, mut b) = (Node::new(1), Node::new(2));
