@@ -137,6 +137,9 @@ impl World {
         if failed {
             say!(self, "n{node} disk fails: {op:?} {range:?}");
             self.truth.failed = true;
+            if !matches!(op, LocalOp::Flush | LocalOp::Read) {
+                self.not_written(node, range);
+            }
         }
         self.step(node, Input::LocalDone { io, buf, result });
     }

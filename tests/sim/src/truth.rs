@@ -478,11 +478,50 @@ impl World {
         self.stats.lost_sectors += lost.len() as u64;
     }
 
+    /// Protocol B: a write is acknowledged when the peer has received it. If its disk fails then,
+    /// what was on its way there is as lost as with a power failure: the disk says what it said
+    /// before, or any of what was on its way. The other node has it.
+    fn received_in_vain(&mut self, node: usize) {
+        let n = &self.nodes[node];
+        let bufs = n.bufs.iter().flat_map(|(_, tags)| tags);
+        let writes = n.writes.iter().flat_map(|(_, w)| &w.tags);
+        let moving: BTreeSet<u64> = bufs.chain(writes).filter(|t| **t != 0).copied().collect();
+        let debt = &mut self.truth.debts[node];
+        let known = debt.one.len().min(n.disk.data_sectors());
+        let data = n.disk.data(Sectors(known as u64));
+        for (sector, found) in (0u32..).zip(data) {
+            let one = [debt.one[sector as usize]];
+            let owed = debt.more.get(&sector).map_or(&one[..], |v| &v[..]);
+            if owed.iter().any(|v| moving.contains(v)) {
+                debt.add(sector, *found);
+            }
+        }
+        for (_, w) in n.writes.iter() {
+            for (sector, tag) in (w.start.0 as u32..).zip(&w.tags) {
+                debt.add(sector, *tag);
+            }
+        }
+    }
+
+    /// A write failed; protocol B may have promised it: see [`World::received_in_vain`].
+    pub(crate) fn not_written(&mut self, node: usize, range: SectorRange) {
+        if self.knobs.protocol != 2 {
+            return;
+        }
+        let found = self.nodes[node].disk.read(range);
+        for (sector, value) in (range.start.0 as u32..).zip(found) {
+            self.truth.debts[node].add(sector, value);
+        }
+    }
+
     /// The state of a volume changed.
     pub(crate) fn state_changed(&mut self, node: usize, old: State, new: State) {
         self.nodes[node].state = new;
         self.stats.state_changed(&old, &new);
         let peer = self.peer_of(node);
+        if old.disk > Disk::Failed && new.disk <= Disk::Failed && self.knobs.protocol == 2 {
+            self.received_in_vain(node);
+        }
         if World::is_apart(new.conn) {
             // Sockets are closed and what came over them has ended.
             self.truth.dead.retain(|o| o.node == node);

@@ -107,7 +107,7 @@ impl Letters {
         })
     }
 
-    fn name(&mut self, uuid: u64) -> String {
+    fn name(&mut self, uuid: u64, current: bool) -> String {
         let bare = uuid & !1;
         let mut name = match bare {
             0 => "0".to_owned(),
@@ -121,8 +121,9 @@ impl Letters {
                 }
             },
         };
-        // The bit that says that it was made, or used, by a Primary.
-        if uuid & 1 != 0 {
+        // The bit that says that it was made, or used, by a Primary. In others than the current one
+        // it means nothing: a name that the source of a resync makes up is a random number.
+        if uuid & 1 != 0 && current {
             name.push('p');
         }
         name
@@ -140,7 +141,9 @@ impl Letters {
         match &picture.generation {
             None => text.push_str(" -"),
             Some(g) => {
-                let names = g.uuids.map(|u| self.name(u)).join(":");
+                let mut current = true;
+                let names = g.uuids.map(|u| self.name(u, std::mem::take(&mut current)));
+                let names = names.join(":");
                 let _ = write!(text, " {names}/{}", g.flags);
             }
         }
@@ -191,9 +194,9 @@ mod tests {
         let next = Generation {
             uuids: [
                 0x42,
-                0xABCD_EF00_1234_5678 + NEW_BITMAP,
+                0xABCD_EF00_1234_5679 + NEW_BITMAP,
                 0,
-                0x1234_5678_1234_5678,
+                0x1234_5678_1234_5679,
             ],
             flags: "0".into(),
         };

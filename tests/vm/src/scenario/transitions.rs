@@ -10,9 +10,11 @@
 //!
 //! A few resources with a disk each are at work side by side, since most of the time is spent
 //! waiting. The driver does one administrator's order at a time, so one that hangs holds up all of
-//! them: what hangs there is tried once more at the end, alone.
+//! them: what hangs there is tried once more at the end, alone. Some hang for good (a minor that
+//! never had a disk or a peer has no worker, for which `pause-sync` waits): then the machines are
+//! started anew.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +42,10 @@ const DISK: &str = "--c-plan-ahead=0 --c-min-rate=0 --resync-rate=4000000";
 const SETUP: &str = "/usr/lib/drbd/drbdsetup-84";
 /// How long an order may take before it hangs.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long it may take when the peer has changed its state; it hangs for good after that.
+const FREED: Duration = Duration::from_secs(15);
+/// Machines that may be started in one run.
+const STARTS: usize = 40;
 /// Between two looks at the nodes.
 const LOOK: Duration = Duration::from_millis(80);
 /// Between two writes of the file.
@@ -60,6 +66,10 @@ const LASTING: [&str; 7] = [
 struct Book {
     path: PathBuf,
     known: Outcomes,
+    /// State and order, of those that hung beside others.
+    suspects: BTreeSet<(String, String)>,
+    /// An order hangs for good: these machines do nothing any more.
+    stuck: bool,
     done: u32,
     saved: Instant,
     began: Instant,
@@ -116,19 +126,34 @@ pub fn record(folder: &Path) -> Result<()> {
     let book = Mutex::new(Book {
         path,
         known,
+        suspects: BTreeSet::new(),
+        stuck: false,
         done: 0,
         saved: now,
         began: now,
     });
+    for _ in 0..STARTS {
+        let ended = session(&plan, &book);
+        let mut book = lock(&book);
+        book.save()?;
+        if !std::mem::take(&mut book.stuck) {
+            return ended;
+        }
+        println!("the machines are started anew");
+    }
+    Err(Error::new(format!("stuck {STARTS} times; run it again")))
+}
+
+/// Records until nothing is left, or the machines are stuck.
+fn session(plan: &Plan, book: &Mutex<Book>) -> Result<()> {
     let specs = NODES.map(|name| NodeSpec {
         disks: vec![MIB << 20; LANES],
         cpus: 1,
         ..NodeSpec::new(name, Driver::C, Kernel::Release, MIB)
     });
     let cluster = Cluster::start("transitions", &specs)?;
-    let outcome = prepare(&cluster).and_then(|()| all(two(&cluster)?, &plan, &book));
-    let saved = lock(&book).save();
-    cluster.end(outcome.and(saved))
+    let outcome = prepare(&cluster).and_then(|()| all(two(&cluster)?, plan, book));
+    cluster.end(outcome)
 }
 
 /// Helpers that all end with 0, no udev, whose look at a device would be somebody who holds it
@@ -202,18 +227,17 @@ impl Lane<'_> {
         }
         for (node, words) in plan.tried_in(state) {
             let order = Outcomes::order(node, words);
-            if lock(self.book).known.get(&state.name, &order).is_some() {
+            if self.is_done(&state.name, &order) {
                 continue;
             }
             let reached = match here.take() {
                 Some(reached) => reached,
                 None => self.again(state)?,
             };
-            let Some(came) = self.order(node, words)? else {
-                if self.alone {
-                    let line = format!("{} | ? | ?", Answer::Hangs);
-                    lock(self.book).put(&state.name, &order, &line)?;
-                }
+            let (came, mut request) = self.order(node, words)?;
+            let Some(came) = came else {
+                self.hangs(&state.name, &order)?;
+                self.free(node, &mut request)?;
                 continue;
             };
             let after = self.rest()?;
@@ -230,6 +254,28 @@ impl Lane<'_> {
                 here = Some(reached);
             }
         }
+        Ok(())
+    }
+
+    /// Whether an order is known, or has to wait until nothing is beside it.
+    fn is_done(&self, state: &str, order: &str) -> bool {
+        let book = lock(self.book);
+        let waits = || {
+            book.suspects
+                .contains(&(state.to_owned(), order.to_owned()))
+        };
+        book.known.get(state, order).is_some() || !self.alone && waits()
+    }
+
+    /// Notes that an order hangs, if it is the one that does.
+    fn hangs(&self, state: &str, order: &str) -> Result<()> {
+        println!("lane {}: {state} | {order} hangs", self.nr);
+        let mut book = lock(self.book);
+        if self.alone {
+            let line = format!("{} | ? | ?", Answer::Hangs);
+            return book.put(state, order, &line);
+        }
+        book.suspects.insert((state.to_owned(), order.to_owned()));
         Ok(())
     }
 
@@ -250,8 +296,19 @@ impl Lane<'_> {
         Err(Error::new(format!("{}: unsteady: {seen}", state.name)))
     }
 
-    /// From whatever there is to a state.
+    /// From whatever there is to a state. On a busy machine a connection may take longer than the
+    /// order after it allows for: once more then.
     fn reach(&self, state: &State) -> Result<InState> {
+        self.walk(state).or_else(|why| {
+            if lock(self.book).stuck {
+                return Err(why);
+            }
+            println!("lane {}: again: {why}", self.nr);
+            self.walk(state)
+        })
+    }
+
+    fn walk(&self, state: &State) -> Result<InState> {
         self.reset()?;
         let mut found = self.rest()?;
         for step in &state.path {
@@ -328,34 +385,33 @@ impl Lane<'_> {
         }
     }
 
-    /// Gives an order; `None`: it hangs.
-    fn order(&self, node: usize, words: &str) -> Result<Option<Came>> {
+    /// Gives an order; nothing came of it: it hangs.
+    fn order(&self, node: usize, words: &str) -> Result<(Option<Came>, Request)> {
         let script = format!("{} 2>&1; echo \"exit $?\"", self.command(node, words));
         let mut request = self.nodes[node].spawn(&script)?;
         match request.wait(PATIENCE) {
-            Progress::Running => {
-                self.free(node, &mut request)?;
-                return Ok(None);
-            }
+            Progress::Running => return Ok((None, request)),
             Progress::Lost => return Err(Error::new("the machine ended")),
             Progress::Ended => {}
         }
-        let text = request.into_output().text();
+        let text = request.output().text();
         let (said, exit) = text.rsplit_once("exit ").unwrap_or((&text, ""));
         let exit = exit.trim().parse();
         let exit = exit.map_err(|_| Error::new(format!("no exit code: {text}")))?;
         let (answer, error) = Answer::of_words(exit, said);
-        Ok(Some(Came { answer, error }))
+        Ok((Some(Came { answer, error }), request))
     }
 
     /// After an order on `node` that hangs: a change of state from the peer's side lets it go on.
     fn free(&self, node: usize, hanging: &mut Request) -> Result<()> {
-        println!("lane {}: an order hangs on {}", self.nr, NODES[node]);
-        let down = format!("timeout 20 {SETUP} down r{}", self.nr);
+        let down = format!("timeout 10 {SETUP} down r{}", self.nr);
         self.nodes[1 - node].run(&down)?;
-        match hanging.wait(Duration::from_secs(60)) {
+        match hanging.wait(FREED) {
             Progress::Ended => Ok(()),
-            Progress::Running | Progress::Lost => Err(Error::new("it hangs for good")),
+            Progress::Running | Progress::Lost => {
+                lock(self.book).stuck = true;
+                Err(Error::new("it hangs for good"))
+            }
         }
     }
 

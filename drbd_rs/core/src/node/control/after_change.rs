@@ -516,7 +516,15 @@ impl<S: Store> Resource<S> {
             return Done::WaitsThen(1);
         }
         match after_full_bitmap(item.ok, self.state(vol).conn) {
-            FullBitmap::Nothing => {}
+            FullBitmap::Nothing => {
+                // The connection is lost already: as above.
+                let s = self.state(vol);
+                let target = item.ok && item.new.conn == Conn::StartingSyncT;
+                if target && s.disk == Disk::Outdated && s.conn < Conn::Connected {
+                    let change = StateChange::NONE.disk(Disk::Inconsistent);
+                    self.change_state(vol, change, Flags::HARD, h);
+                }
+            }
             FullBitmap::WaitForSyncUuid => {
                 // All bits are set: should the connection be lost now, a full sync is due all the
                 // same. The C driver leaves it at Outdated, and forgets that.

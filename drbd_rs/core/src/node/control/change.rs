@@ -273,6 +273,7 @@ impl<S: Store> Resource<S> {
         if old.replicates() && !new.state.replicates() {
             self.replication_stops(vol);
         }
+        self.copies_are_given_up(vol, old, new.state);
         for now in fx.now.iter() {
             self.carry_out(vol, now, h);
         }

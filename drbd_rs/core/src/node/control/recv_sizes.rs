@@ -36,15 +36,23 @@ fn attaches(s: State) -> bool {
     s.disk == Disk::Attaching && s.conn >= Conn::Connected
 }
 
+fn exchanges_bitmaps(s: State) -> bool {
+    matches!(s.conn, Conn::WFBitMapS | Conn::WFBitMapT)
+}
+
 impl<S: Store> Resource<S> {
     /// Whether the owner has to measure the lower devices of a volume
     /// ([`Resource::disk_measured`]) before it hands in this packet: the peer's sizes are compared
-    /// with what the own devices have by then. In the first exchange that is what the peer was told
-    /// a moment ago, and must not change any more.
+    /// with what the own devices have by then. In the first exchange, and if a peer attaches its
+    /// disk, that is what the peer was told before, and must not change any more: it works the same
+    /// size out from that, and then bitmaps are exchanged, in which nothing must change either. (The
+    /// C driver measures.)
     pub fn wants_measures(&self, header: &Header, packet: &Packet) -> Option<VolIx> {
         let vol = self.vol_by_vnr(Vnr(header.volume.0))?;
         self.disk(vol).filter(|_| tells_sizes(packet))?;
-        (self.state(vol).conn > Conn::WFReportParams).then_some(vol)
+        let s = self.state(vol);
+        let settled = s.conn > Conn::WFReportParams && s.pdsk >= Disk::Inconsistent;
+        (settled && !exchanges_bitmaps(s)).then_some(vol)
     }
 
     pub(super) fn recv_sizes(
@@ -69,22 +77,16 @@ impl<S: Store> Resource<S> {
             peer.ctl.size = Sectors(p.d_size);
         }
         let attached = v.state.disk >= Disk::Negotiating && v.backing.is_some();
+        if attached && self.crosses_bitmaps(vol, &p) {
+            let down = StateChange::NONE.conn(Conn::NetworkFailure);
+            self.change_conn(PEER, down, Flags::HARD, h);
+            return Ok(());
+        }
         if attached && !self.accept_with_disk(vol, &p, h) {
             self.refuse_peer(PEER, h);
             return Ok(());
         }
-        if let Some(v) = self.vol_mut(vol) {
-            let max_bio = p.max_bio_size.max(crate::limits::MAX_BIO_SIZE_SAFE);
-            for peer in v.peers.iter_mut() {
-                peer.ctl.max_bio = max_bio;
-                peer.ctl.limits = p.limits;
-            }
-            // Stored with whatever the metadata is written for next.
-            if let Some(b) = v.backing.as_mut() {
-                b.disk.la_peer_max_bio = max_bio;
-            }
-        }
-        self.reconsider_limits(vol, h);
+        self.peer_has_limits(vol, &p, h);
         let disk_changed = self.disk_mut(vol).is_some_and(|d| {
             let now = d.devices.backing;
             core::mem::replace(&mut d.known, now) != now
@@ -115,6 +117,33 @@ impl<S: Store> Resource<S> {
             Determined::Failed(Unsized::NoFit | Unsized::Shrink) => self.sizes_settled(vol, h),
         }
         Ok(())
+    }
+
+    /// Takes the limits of the peer's block device over.
+    fn peer_has_limits(&mut self, vol: VolIx, p: &Sizes, h: &mut impl Host) {
+        if let Some(v) = self.vol_mut(vol) {
+            let max_bio = p.max_bio_size.max(crate::limits::MAX_BIO_SIZE_SAFE);
+            for peer in v.peers.iter_mut() {
+                peer.ctl.max_bio = max_bio;
+                peer.ctl.limits = p.limits;
+            }
+            // Stored with whatever the metadata is written for next.
+            if let Some(b) = v.backing.as_mut() {
+                b.disk.la_peer_max_bio = max_bio;
+            }
+        }
+        self.reconsider_limits(vol, h);
+    }
+
+    /// Whether the device would have another size in the middle of an exchange of bitmaps, because
+    /// a backing device has grown since the nodes told each other their sizes: bitmaps of two sizes
+    /// do not fit, and both nodes would wait for ever, as two C nodes do. They connect anew.
+    fn crosses_bitmaps(&self, vol: VolIx, p: &Sizes) -> bool {
+        let Some(d) = self.disk(vol) else {
+            return false;
+        };
+        let (size, _) = self.new_dev_size(vol, Sectors(p.u_size));
+        exchanges_bitmaps(self.state(vol)) && d.la_size != size
     }
 
     /// Keeps sizes that came during a change of size, or an attach; with those that were kept

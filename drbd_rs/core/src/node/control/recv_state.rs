@@ -55,6 +55,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         let peer = State::from_word(p.word).map_err(|_| Violation::Malformed)?;
+        self.bitmap_is_over(vol)?;
         self.hear_state(vol, peer, None, h);
         Ok(())
     }
@@ -196,6 +197,11 @@ impl<S: Store> Resource<S> {
         if was_bad && real == Disk::UpToDate && busy && os.disk == Disk::UpToDate {
             if peer.conn > Conn::Connected && peer.conn < Conn::SyncSource {
                 return Some(Disk::Inconsistent);
+            }
+            if os.conn == Conn::Ahead && peer.conn == Conn::Connected {
+                // It has not heard of that. The C driver looks for a resync to end, and may leave
+                // Ahead for one that has never begun.
+                return None;
             }
             if os.conn >= Conn::SyncSource && peer.conn == Conn::Connected {
                 let failed = self.resync_snapshot(vol).failed;

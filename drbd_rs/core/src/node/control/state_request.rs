@@ -264,7 +264,10 @@ impl<S: Store> Resource<S> {
             .convert_for_peer();
         let agreed = self.agreed(peer);
         let arbiter = agreed.is_some_and(|a| a.arbiter);
-        let whole = change.conn.is_some_and(|conn| conn < Conn::Connected);
+        // The peer deletes its volume, and may make another one: both say their parameters then.
+        let deletes =
+            change.conn == Some(Conn::WFReportParams) && self.state(vol).conn == Conn::Connected;
+        let whole = !deletes && change.conn.is_some_and(|conn| conn < Conn::Connected);
         let detaches = change.pdsk == Some(Disk::Failed);
         if whole && agreed.is_some_and(|a| a.apv < 100) {
             // There is no other packet for it.

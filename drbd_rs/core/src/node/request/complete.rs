@@ -14,6 +14,7 @@ use super::super::io::{AppOp, AppResult, BufId, Effect, Host, IoError, VolIx};
 use super::super::{Resource, Store, PEER};
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
+use crate::state::State;
 use crate::store::slab::Id;
 
 impl<S: Store> Resource<S> {
@@ -187,6 +188,26 @@ impl<S: Store> Resource<S> {
     pub(crate) fn replication_stops(&mut self, vol: VolIx) {
         if let Some(v) = self.io_vol_mut(vol) {
             v.io.stops = v.io.stops.wrapping_add(1);
+        }
+    }
+
+    /// A copy that was good is about to be overwritten by the other one, as an administrator said.
+    /// What is under way is safe there only if it is over when that is done. The C driver calls a
+    /// write done that is on such a copy alone, because the other node is lost: the resync that is
+    /// due then takes it back.
+    pub(crate) fn copies_are_given_up(&mut self, vol: VolIx, old: State, new: State) {
+        let own = matches!(new.conn, Conn::StartingSyncT | Conn::WFBitMapT);
+        let others = matches!(new.conn, Conn::StartingSyncS | Conn::WFBitMapS);
+        let goes = |was, is, side| side && was == Disk::UpToDate && is != Disk::UpToDate;
+        let here = goes(old.disk, new.disk, own);
+        let there = goes(old.pdsk, new.pdsk, others);
+        let mut at = self.io.log.oldest().filter(|_| here || there);
+        while let Some(r) = at.and_then(|id| self.io.requests.get_mut(id)) {
+            at = r.newer;
+            if r.vol == vol && r.is_write() {
+                let [own, other] = r.counts;
+                r.counts = [own && !here, other && !there];
+            }
         }
     }
 

@@ -89,7 +89,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Whether the activity log of the present disk covers a write, or was asked.
-    fn is_logged(&self, r: &Request) -> bool {
+    pub(super) fn is_logged(&self, r: &Request) -> bool {
         let b = self.io_vol(r.vol).and_then(|v| v.backing.as_ref());
         b.is_some_and(|b| r.log_of != 0 && r.log_of == b.meta_io.instance)
     }

@@ -19,6 +19,7 @@ use crate::wire::data::dp;
 use crate::wire::{Barrier, BarrierAck, BarrierNr, BlockAck, BlockId, BlockReq, Data, Packet};
 
 mod conflict;
+mod copies;
 mod peer;
 mod proof;
 mod protocol_a;

@@ -160,12 +160,17 @@ impl<S: Store> Resource<S> {
         };
         debug_assert_eq!(r.stage, Stage::Active);
         let frozen = r.net.is_live() && !self.is_of_this_connection(id);
+        // The disk that had it was detached since: no log keeps a resync from what it wrote there,
+        // and it may say again what it said before, or what the peer wrote meanwhile. The C driver
+        // trusts it, and writes at the peer only.
+        let sized = r.is_write() && r.io.range.len.0 != 0;
+        let stale = sized && r.local == Local::Ok && !self.is_logged(&r);
         // There is a disk that lacks it. Also if the peer is what was waited for: a disk that came
         // back before that was worth nothing without it. The C driver writes at the peer only.
-        let anew = matches!(r.local, Local::None | Local::Failed(_))
+        let anew = (stale || matches!(r.local, Local::None | Local::Failed(_)))
             && (frozen || !r.net.is_live())
             && !r.completed
-            && r.outcome() != Outcome::Over(Ok(()))
+            && (stale || r.outcome() != Outcome::Over(Ok(())))
             && self.io_has_disk(r.vol);
         // The peer has refused it, or did not get it as its copy was bad, and may have another disk
         // by now.
@@ -176,6 +181,7 @@ impl<S: Store> Resource<S> {
         match what {
             Thaw::RestartLocal if anew => self.begin_anew(id, h),
             Thaw::Resend if anew && r.is_write() => self.begin_anew(id, h),
+            Thaw::FailPeerLeg if anew && stale => self.begin_anew(id, h),
             Thaw::Resend if frozen => self.resend(id, h),
             Thaw::FailPeerLeg if r.net.is_live() && self.connected(PEER).is_none() => {
                 self.net_lost(id, h);
@@ -199,6 +205,7 @@ impl<S: Store> Resource<S> {
         r.net = Net::None;
         r.touched |= r.local == Local::Ok;
         r.local = Local::None;
+        r.postponed = false;
         (r.avoid_local, r.avoid_peer) = (false, false);
         r.sent_at = None;
         self.io.log.remove(&mut self.io.requests, id);

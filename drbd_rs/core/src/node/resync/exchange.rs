@@ -13,9 +13,11 @@
 //!
 //! A bitmap that has begun to flow flows to its end, as the C driver does it, even if the disk is
 //! lost meanwhile: whoever receives it would take the next one for its rest.
+//!
+//! It comes without a break. The next one follows a STATE, by which both decided to exchange them.
 
 use crate::bitmap::{BitSpan, Bitmap, PageFlags};
-use crate::state::conn;
+use crate::state::{conn, disk};
 use crate::units::{BmBit, Vnr};
 use crate::wire::bitmap_chunk::{BitSink, BitSource, Chunk, Progress, ReceiveCursor, SendCursor};
 use crate::wire::{header, Command, Malformed, Packet};
@@ -48,8 +50,20 @@ pub(super) struct Exchange {
     gated: bool,
     /// It is to be sent, but that of an exchange that was given up still flows.
     due: bool,
-    /// The peer's bitmap, as far as it has come, and its bits.
-    receiving: Option<(ReceiveCursor, u64)>,
+    receiving: Receiving,
+}
+
+/// Where the peer's bitmap goes.
+#[derive(Hash)]
+#[cfg_attr(not(CONFIG_RUST), derive(Clone))]
+enum Receiving {
+    /// None is coming.
+    No,
+    /// Into the own one, as long as there is a disk: how far it has come, and its bits.
+    Merging(ReceiveCursor, u64),
+    /// Nowhere: it began to come when there was no disk. How large it is only the peer knows, which
+    /// may have resized its disk.
+    Skipping,
 }
 
 impl Exchange {
@@ -58,7 +72,7 @@ impl Exchange {
             sending: Sending::No,
             gated: false,
             due: false,
-            receiving: None,
+            receiving: Receiving::No,
         }
     }
 }
@@ -89,7 +103,7 @@ where
 }
 
 /// The bitmap of a disk that is gone.
-struct NoBits(u64);
+pub(super) struct NoBits(pub(super) u64);
 
 impl BitSource for NoBits {
     fn next_set(&self, _: u64) -> Option<u64> {
@@ -289,7 +303,7 @@ impl<S: Store> Resource<S> {
         let x = &mut rs.exchange;
         x.due = false;
         if !stands {
-            x.receiving = None;
+            x.receiving = Receiving::No;
         }
         let flows = stands && matches!(x.sending, Sending::Chunks(..));
         if !flows {
@@ -299,7 +313,9 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// Merges a chunk of the peer's bitmap. The last one moves the exchange on.
+    /// Merges a chunk of the peer's bitmap. The last one moves the exchange on. Without a disk
+    /// there is nothing to be merged with, and no exchange: the C driver counts by the size that
+    /// the device had, and ends the connection if the peer's has another.
     ///
     /// # Errors
     /// [`Violation::Bitmap`] for a chunk of wrong length or content.
@@ -311,31 +327,49 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         let apv = self.connected(PEER).ok_or(Violation::Unexpected)?.apv;
-        let size = self.rs_vol(vol).map_or(0, |v| v.size.bits());
         let volume = self.volumes.get_mut(usize::from(vol.0));
         let v = volume.and_then(Option::as_mut).ok_or(Violation::Volume)?;
         let rs = &mut v.peers.first_mut().ok_or(Violation::Volume)?.resync;
         let disk = v.backing.as_mut();
-        let size = disk.as_ref().map_or(size, |b| b.bitmap.bits());
-        let (cursor, bits) = rs
-            .exchange
-            .receiving
-            .get_or_insert_with(|| (ReceiveCursor::new(size, apv), size));
+        let receiving = &mut rs.exchange.receiving;
+        if matches!(receiving, Receiving::No) {
+            let usable = v.state.disk > disk::State::Failed;
+            *receiving = match disk.as_ref().filter(|_| usable).map(|b| b.bitmap.bits()) {
+                Some(bits) => Receiving::Merging(ReceiveCursor::new(bits, apv), bits),
+                None => Receiving::Skipping,
+            };
+        }
+        let Receiving::Merging(cursor, bits) = receiving else {
+            return Ok(());
+        };
         let merged = match disk.filter(|b| b.bitmap.bits() == *bits) {
             Some(disk) => apply(cursor, compressed, body, &mut Merge(&mut disk.bitmap)),
             None => apply(cursor, compressed, body, &mut Nowhere),
         };
+        if !matches!(merged, Ok(Progress::More)) {
+            *receiving = Receiving::No;
+        }
         match merged {
-            Err(_) => {
-                rs.exchange.receiving = None;
-                Err(Violation::Bitmap)
-            }
+            Err(_) => Err(Violation::Bitmap),
             Ok(Progress::More) => Ok(()),
             Ok(Progress::Finished) => {
-                rs.exchange.receiving = None;
                 self.bitmap_received(vol, h);
                 Ok(())
             }
+        }
+    }
+
+    /// A STATE comes: no piece of a bitmap that was under way comes behind it.
+    ///
+    /// # Errors
+    /// [`Violation::Bitmap`] if pieces are missing.
+    pub(crate) fn bitmap_is_over(&mut self, vol: VolIx) -> Result<(), Violation> {
+        let Some(rs) = self.rs_mut(vol) else {
+            return Ok(());
+        };
+        match core::mem::replace(&mut rs.exchange.receiving, Receiving::No) {
+            Receiving::No | Receiving::Skipping => Ok(()),
+            Receiving::Merging(..) => Err(Violation::Bitmap),
         }
     }
 
@@ -352,11 +386,11 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// Whether a bitmap is being received: nothing else may come on the data socket, and no bit may
+    /// Whether a bitmap is being merged: nothing else may come on the data socket, and no bit may
     /// be cleared.
     pub(crate) fn bitmap_receiving(&self, vol: VolIx) -> bool {
         self.rs(vol)
-            .is_some_and(|rs| rs.exchange.receiving.is_some())
+            .is_some_and(|rs| matches!(rs.exchange.receiving, Receiving::Merging(..)))
     }
 }
 

@@ -16,6 +16,7 @@ use super::{is_active, resyncs, Kind, Slot, Stage};
 impl<S: Store> Resource<S> {
     /// Follows what the state of a volume has become.
     pub(super) fn follow_state(&mut self, vol: VolIx, h: &mut impl Host) {
+        self.start_needs_disks(vol);
         let conn = self.rs_conn(vol);
         let now = h.now();
         let Some(rs) = self.rs_mut(vol) else { return };

@@ -78,6 +78,20 @@ impl<S: Store> Resource<S> {
         self.call_helper(command, Some(vol), after, h);
     }
 
+    /// What waits for its helper does not begin any more once a disk is gone, even if both are back
+    /// before the helper is: a handshake has decided anew by then. The state of the connection does
+    /// not tell, as a resync that follows a resize begins from Connected. The C driver's receiver
+    /// stands still while the helper runs.
+    pub(super) fn start_needs_disks(&mut self, vol: VolIx) {
+        let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
+            return;
+        };
+        let gone = state.disk <= disk::State::Failed || state.pdsk <= disk::State::Failed;
+        if let Some(rs) = self.rs_mut(vol).filter(|_| gone) {
+            rs.start.side = None;
+        }
+    }
+
     pub(super) fn before_resync_done(
         &mut self,
         vol: VolIx,

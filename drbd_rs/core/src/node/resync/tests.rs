@@ -17,6 +17,7 @@ use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::store::{interval, lru, slab};
 use crate::units::{BmBit, Minor, Sector, Vnr};
+use crate::wire::bitmap_chunk::{Chunk, SendCursor};
 use crate::wire::{BlockReq, OvResult, OvVerdict};
 
 struct Heap;
@@ -455,4 +456,99 @@ fn others_hear_of_what_they_wait_for() {
     // Of others' minors nothing is known here.
     n.step(|r, h| r.set_held_back(Minor(8), true, h));
     assert!(n.r.may_sync_now(VOL));
+}
+
+#[test]
+fn no_new_size_in_an_exchange_of_bitmaps() {
+    let conn_after = |conn, peers_disk| {
+        let mut n = Node::new(101);
+        let backing = n.r.volumes[0].as_mut().unwrap().backing.as_mut();
+        backing.unwrap().disk.la_size = SIZE;
+        n.conn(conn);
+        let sizes = crate::wire::Sizes {
+            d_size: peers_disk,
+            c_size: peers_disk,
+            max_bio_size: 1 << 20,
+            ..Default::default()
+        };
+        let header = crate::wire::Header {
+            volume: Vnr(0),
+            command: 0,
+            length: 0,
+            header_len: 16,
+        };
+        let input = Input::Received {
+            peer: PEER,
+            sock: Sock::Data,
+            header,
+            packet: Packet::Sizes(sizes),
+            buf: None,
+            body: &[],
+            intact: true,
+        };
+        let _ = n.step(|r, h| r.step(input, h));
+        n.r.state(VOL).conn
+    };
+    for conn in [Conn::WFBitMapS, Conn::WFBitMapT] {
+        assert_eq!(conn_after(conn, SIZE.0), conn);
+        assert!(
+            conn_after(conn, SIZE.0 + 8) < Conn::WFConnection,
+            "{conn:?}"
+        );
+    }
+    assert_eq!(conn_after(Conn::SyncSource, SIZE.0 + 8), Conn::SyncSource);
+}
+
+/// A bitmap of so many bits, none of them set, as the peer sends it.
+fn piece(bits: u64) -> Vec<u8> {
+    let mut buf = [0; 4080];
+    let chunk = SendCursor::new(bits, 101, true).encode_chunk(&exchange::NoBits(bits), &mut buf);
+    assert!(matches!(chunk, Chunk::Compressed { .. }));
+    buf[..chunk.len()].to_vec()
+}
+
+#[test]
+fn without_a_disk_a_bitmap_may_have_any_size() {
+    for size in [BITS - 500, BITS + 500] {
+        let mut n = Node::new(101);
+        let mut hear = |disk, bits| {
+            let v = n.r.volumes[0].as_mut().unwrap();
+            v.state.disk = disk;
+            n.step(|r, h| r.recv_bitmap(VOL, true, &piece(bits), h)).0
+        };
+        assert_eq!(hear(Disk::Failed, size), Ok(()));
+        // The disk is back: what comes now still belongs to the same bitmap.
+        assert_eq!(hear(Disk::Negotiating, size), Ok(()));
+        assert_eq!(n.r.bitmap_is_over(VOL), Ok(()));
+        // The next one is this disk's.
+        let mut hear = |bits| n.step(|r, h| r.recv_bitmap(VOL, true, &piece(bits), h)).0;
+        assert_eq!(hear(BITS), Ok(()));
+        let (heard, over) = (hear(size), n.r.bitmap_is_over(VOL));
+        if size > BITS {
+            assert_eq!((heard, over), (Err(Violation::Bitmap), Ok(())));
+        } else {
+            assert_eq!((heard, over), (Ok(()), Err(Violation::Bitmap)));
+        }
+        assert_eq!(n.r.bitmap_is_over(VOL), Ok(()));
+    }
+}
+
+#[test]
+fn a_resync_that_waits_for_its_helper_does_not_outlive_a_disk() {
+    for between in [Disk::UpToDate, Disk::Failed, Disk::Diskless] {
+        let mut n = Node::new(101);
+        let (_, fx) = n.step(|r, h| r.start_resync(VOL, Side::Source, h));
+        let id = fx.iter().find_map(|e| match e {
+            Effect::Helper { id, .. } => Some(*id),
+            _ => None,
+        });
+        for disk in [between, Disk::UpToDate] {
+            n.r.volumes[0].as_mut().unwrap().state.pdsk = disk;
+            n.step(|_, _| {});
+        }
+        let (id, code) = (id.unwrap(), 0);
+        n.step(|r, h| r.step(Input::HelperDone { id, code }, h));
+        let begins = n.r.rs_conn(VOL) == Conn::SyncSource;
+        assert_eq!(begins, between == Disk::UpToDate);
+    }
 }

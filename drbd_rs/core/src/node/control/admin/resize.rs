@@ -193,9 +193,9 @@ impl<S: Store> Resource<S> {
         let asks = v.state.pdsk >= Disk::Negotiating;
         if v.state.conn == Conn::Connected {
             v.ctl.resize_pending |= grew;
-            // A generation that is still on its way to the disk is told when it is there. The C
-            // driver tells it before.
             if !self.md_begins(vol) {
+                // One that is on its way to the disk is told when it is there. The C driver does
+                // not wait.
                 self.send_uuids(vol, 0, h);
             }
             // Without a disk the peer has no size to answer with, and a C driver would take the
