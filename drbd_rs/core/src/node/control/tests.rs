@@ -626,6 +626,32 @@ fn a_refusal_because_of_concurrent_changes_is_not_the_last_word() {
     both_are_gone(&mut a, &mut b);
 }
 
+/// The administrator is killed before the peer answers, which begins a full sync that nobody wants.
+#[test]
+fn a_resync_that_nobody_asks_for_any_more_ends() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    for n in [&mut a, &mut b] {
+        n.attach(&with_flags(Md::CONSISTENT.with(Md::WAS_UP_TO_DATE)));
+    }
+    join(&mut a, &mut b, [NetConf::default(); 2]);
+    assert_eq!(b.m.state(VOL).conn, Conn::Connected, "{:?}", b.log);
+    b.next_op += 1;
+    let op = OpId(b.next_op);
+    b.m.command(op, Command::Invalidate { vol: VOL }, &mut b.h);
+    b.carry_out();
+    b.m.cancel(op, &mut b.h);
+    b.carry_out();
+    assert_eq!(b.answer(op.0), ErrCode::Intr.number());
+    talk(&mut a, &mut b);
+    assert!(
+        a.log.iter().any(|l| l.contains("-> StartingSyncS")),
+        "{:?}",
+        a.log
+    );
+    assert_eq!(b.m.state(VOL).conn, Conn::WFConnection, "{:?}", b.log);
+    assert_eq!(b.disk(), Disk::UpToDate);
+}
+
 /// What the peer can take is kept in the metadata: a node that attaches without the peer must not
 /// offer less to its applications than it did before.
 #[test]

@@ -314,10 +314,17 @@ impl<S: Store> Resource<S> {
                 |b: &super::Backing<S>| b.extents.state(extent).is_some_and(|s| s.is_locked());
             v.state.disk == disk::State::UpToDate && backing.is_some_and(locked)
         });
+        let resyncs = super::resyncs(self.rs_conn(vol));
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
+        let holds = rs.pending != 0 && !resyncs;
         rs.pending = rs.pending.saturating_sub(1);
         if !able {
-            // It belongs to a verify that was given up; the peer waits for its extent.
+            // It belongs to a verify that was given up; the peer waits for its extent. So do
+            // applications here for the own one, unless that was let go with all others: in the C
+            // driver until the connection ends.
+            if let Some((_, disk)) = self.rs_disk_mut(vol).filter(|_| holds) {
+                disk.extents.put(extent);
+            }
             self.send_verdict(vol, range, OvVerdict::InSync, h);
             return Ok(());
         }
