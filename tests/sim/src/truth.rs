@@ -496,9 +496,14 @@ impl World {
                 debt.add(sector, *found);
             }
         }
-        for (_, w) in n.writes.iter() {
+        self.under_way(node);
+    }
+
+    /// What the disk works on may be there from now on.
+    fn under_way(&mut self, node: usize) {
+        for (_, w) in self.nodes[node].writes.iter() {
             for (sector, tag) in (w.start.0 as u32..).zip(&w.tags) {
-                debt.add(sector, *tag);
+                self.truth.debts[node].add(sector, *tag);
             }
         }
     }
@@ -644,13 +649,14 @@ impl World {
         moving
     }
 
-    /// The guarantees do not reach this far: takes the data as they are.
+    /// The guarantees do not reach this far: takes the data as they are, or will be in a moment.
     pub fn accept_data_of(&mut self, node: usize) {
         let sectors = self.truth.debts[node].one.len();
         let known = self.nodes[node].disk.data_sectors() as u64;
         let mut data = self.data(node, Sectors(known)).to_vec();
         data.resize(sectors, 0);
         self.truth.accept(node, &data);
+        self.under_way(node);
         let open: Vec<_> = self.truth.open.clone();
         for Open { tag, range, .. } in open {
             for n in 0..range.len.0 {

@@ -54,7 +54,11 @@ impl<S: Store> Resource<S> {
             }
             return;
         }
-        if r.is_write() && (self.peer_writes_to(r.vol, r.io.range) || self.fails_unheard(r.vol)) {
+        // Also those of a resync whose connection is lost: nothing else keeps a target from writing
+        // that is promoted by force.
+        let writes =
+            self.peer_writes_to(r.vol, r.io.range) || self.resync_write_overlaps(r.vol, r.io.range);
+        if r.is_write() && (writes || self.fails_unheard(r.vol)) {
             self.hold(id);
             return;
         }

@@ -220,6 +220,10 @@ impl<S: Store> Resource<S> {
             return;
         };
         let gone = state.conn < conn::State::Connected || state.disk < disk::State::Negotiating;
+        // The resync came to nothing before it had its name: the source has asked whether it may
+        // detach its disk, and will say behind this that it did. The C driver waits for ever.
+        let lost = state.conn == conn::State::Connected && state.pdsk <= disk::State::Failed;
+        let gone = gone || lost;
         let expected = matches!(state.conn, conn::State::WFSyncUUID | conn::State::Behind);
         let Some(rs) = self.rs_mut(vol) else { return };
         if !gone && !expected {
