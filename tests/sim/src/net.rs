@@ -490,6 +490,9 @@ impl World {
         if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
             self.refused(node);
         }
+        if let Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p) = packet {
+            self.acknowledged_by_peer(node, p.sector, p.blksize);
+        }
         let measures = |m: &Machine| m.wants_measures(&header, &packet).is_some();
         if self.nodes[node].res.as_ref().is_some_and(measures) {
             self.measure(node);
