@@ -27,9 +27,9 @@ use drbd_core::node::{AppOp, AppResult, Effect};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
 use drbd_core::time::Duration;
-use drbd_core::units::{Sector, SectorRange};
+use drbd_core::units::SectorRange;
 use drbd_core::uuid::UuidSet;
-use drbd_core::wire::{Packet, Uuids};
+use drbd_core::wire::{BlockId, Packet, Uuids};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Sets of a node that are remembered.
@@ -521,7 +521,7 @@ impl World {
     }
 
     /// The peer could not write.
-    pub(crate) fn refused(&mut self, node: usize) {
+    fn refused(&mut self, node: usize) {
         self.ledger.books[node].refused = true;
     }
 
@@ -563,9 +563,15 @@ impl World {
         self.ledger.books[node].unstored.clear();
     }
 
-    /// The peer says that it has a write; of several of one range the first is sent first.
-    pub(crate) fn acknowledged_by_peer(&mut self, node: usize, first: Sector, bytes: u32) {
-        let range = SectorRange::new(first, bytes);
+    /// The peer says what became of a write; of several of one range the first is sent first.
+    pub(crate) fn hears_of_write(&mut self, node: usize, packet: &Packet) {
+        if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
+            self.refused(node);
+        }
+        let (Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p)) = packet else {
+            return;
+        };
+        let range = SectorRange::new(p.sector, p.blksize);
         let of_it = |a: &App| a.io.op != AppOp::Read && a.io.range == range;
         let apps = self.nodes[node].apps.iter();
         let key = apps.filter(|(_, a)| of_it(a)).map(|(key, _)| key).min();
