@@ -324,6 +324,7 @@ impl World {
             pages,
             link,
             good,
+            answered: false,
         };
         self.nodes[node].apps.insert(u64::from(app.0), entry);
         self.stats.ios += 1;

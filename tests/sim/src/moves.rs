@@ -27,8 +27,9 @@ use drbd_core::node::{AppOp, AppResult, Effect};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
 use drbd_core::time::Duration;
+use drbd_core::units::SectorRange;
 use drbd_core::uuid::UuidSet;
-use drbd_core::wire::{Packet, Uuids};
+use drbd_core::wire::{BlockId, Packet, Uuids};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Sets of a node that are remembered.
@@ -529,7 +530,7 @@ impl World {
     }
 
     /// The peer could not write.
-    pub(crate) fn refused(&mut self, node: usize) {
+    fn refused(&mut self, node: usize) {
         self.ledger.books[node].refused = true;
     }
 
@@ -571,10 +572,27 @@ impl World {
         self.ledger.books[node].unstored.clear();
     }
 
+    /// The peer says what became of a write; of several of one range the first is sent first.
+    pub(crate) fn hears_of_write(&mut self, node: usize, packet: &Packet) {
+        if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
+            self.refused(node);
+        }
+        let (Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p)) = packet else {
+            return;
+        };
+        let range = SectorRange::new(p.sector, p.blksize);
+        let of_it = |a: &App| a.io.op != AppOp::Read && a.io.range == range;
+        let apps = self.nodes[node].apps.iter();
+        let key = apps.filter(|(_, a)| of_it(a)).map(|(key, _)| key).min();
+        if let Some(app) = key.and_then(|key| self.nodes[node].apps.get_mut(key)) {
+            app.answered = true;
+        }
+    }
+
     /// An application hears that its write is done, which only this node has.
     pub(crate) fn check_generation(&mut self, node: usize, done: &App, result: AppResult) {
         let n = &self.nodes[node];
-        let apart = done.link == 0 && n.link() == 0 && n.state.conn < Conn::Connected;
+        let apart = !done.answered && n.link() == 0 && n.state.conn < Conn::Connected;
         // The peer is told where it misses writes, and by what name it misses them.
         let alone = apart || n.state.conn == Conn::Ahead;
         let writes = matches!(

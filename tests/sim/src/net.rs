@@ -16,7 +16,7 @@ use drbd_core::node::{
 };
 use drbd_core::time::{Duration, Instant};
 use drbd_core::units::{saturate_u32, Vnr};
-use drbd_core::wire::{BlockId, Command, Header, Name64, Packet, Socket};
+use drbd_core::wire::{Command, Header, Name64, Packet, Socket};
 
 /// Packets that the receiver's side of a socket holds before the sender has to wait.
 const WINDOW: usize = 200;
@@ -487,9 +487,7 @@ impl World {
             Ok(found) => found,
             Err(why) => self.violated("packets can be read", &why),
         };
-        if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
-            self.refused(node);
-        }
+        self.hears_of_write(node, &packet);
         let measures = |m: &Machine| m.wants_measures(&header, &packet).is_some();
         if self.nodes[node].res.as_ref().is_some_and(measures) {
             self.measure(node);

@@ -98,6 +98,8 @@ pub struct App {
     pub link: u64,
     /// Whether the disks were UpToDate then.
     pub good: bool,
+    /// The peer has acknowledged it.
+    pub answered: bool,
 }
 
 /// A packet on the wire: header, fixed part and control bytes as bytes, data as tags.

@@ -409,6 +409,7 @@ impl World {
         }
         self.agreed();
         self.same_uuids();
+        self.know_each_other();
         self.leave_nothing();
         let reader = usize::from(self.nodes[1].state.role.is_primary());
         if self.nodes[reader].state.role.is_primary() {
@@ -418,6 +419,19 @@ impl World {
             }
             if self.knobs.verify != 0 && self.net.agreed.0 >= VERIFIES {
                 self.verify_finds_all(reader);
+            }
+        }
+    }
+
+    /// What a node has heard of its peer is true: by that it refuses to become Primary, or pauses.
+    fn know_each_other(&mut self) {
+        for node in 0..2 {
+            let (own, peer) = (self.nodes[node].state, self.nodes[1 - node].state);
+            let pauses = peer.user_isp || peer.aftr_isp;
+            if own.peer != peer.role || own.peer_isp != pauses {
+                let heard = (own.peer, own.peer_isp);
+                let why = format!("n{node} has heard {heard:?}, not {:?}", (peer.role, pauses));
+                self.violated("at rest nodes know each other's role and pauses", &why);
             }
         }
     }

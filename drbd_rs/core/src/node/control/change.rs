@@ -356,6 +356,10 @@ impl<S: Store> Resource<S> {
         } else {
             flags
         };
+        if flags & meta_flags::PRIMARY_IND == 0 {
+            b.meta_io.log_counts = false;
+            b.meta_io.log_counts_in_flight = false;
+        }
         if flags != b.disk.flags {
             b.disk.flags = flags;
             self.md_dirty(vol, h);

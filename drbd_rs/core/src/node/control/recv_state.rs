@@ -102,7 +102,7 @@ impl<S: Store> Resource<S> {
         }
         match self.end_of_sync(vol, os, peer, real, h) {
             Some(disk) => real = disk,
-            None => return self.hear_pause(vol, peer, h),
+            None => return self.hear_besides(vol, peer, h),
         }
         let mut conn = followed(os.conn, peer.conn, real);
         let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;
@@ -142,16 +142,17 @@ impl<S: Store> Resource<S> {
         self.adopt_peer_state(vol, os, peer, real, conn, h);
     }
 
-    /// A packet that ends a resync or verify says as well whether the peer pauses; and it may be
-    /// from before the peer heard that the verify had begun. The C driver forgets that: the next
-    /// resync is paused for ever.
-    fn hear_pause(&mut self, vol: VolIx, peer: State, h: &mut impl Host) {
+    /// A packet that ends a resync or verify says as well which role the peer has and whether it
+    /// pauses; and it may be from before the peer heard that the verify had begun, or a later one
+    /// than that which ended the resync. The C driver forgets that: the next resync is paused for
+    /// ever, and this node may not become Primary though the peer is not any more.
+    fn hear_besides(&mut self, vol: VolIx, peer: State, h: &mut impl Host) {
         let s = self.state(vol);
         let pauses = peer.aftr_isp || peer.user_isp;
-        if s.conn >= Conn::Connected && s.peer_isp != pauses {
+        if s.conn >= Conn::Connected && (s.peer_isp, s.peer) != (pauses, peer.role) {
             let change = StateChange {
                 peer_isp: Some(pauses),
-                ..StateChange::NONE
+                ..StateChange::NONE.peer(peer.role)
             };
             self.change_state(vol, change, Flags::HARD, h);
         }

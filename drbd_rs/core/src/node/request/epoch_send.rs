@@ -126,15 +126,18 @@ impl<S: Store> Resource<S> {
             e.sending.writes = e.sending.writes.saturating_sub(1);
             return;
         }
+        // An empty one goes at once, wherever it is: a write that the peer sends back again and
+        // again, as two Primaries do, begins one each time, while the first waits for a slow disk.
         let sent = &mut self.io.sent_epochs;
-        for nth in 0..sent.len() {
-            if let Some(e) = sent.get_mut(nth).filter(|e| e.nr == epoch) {
+        for _ in 0..sent.len() {
+            let Some(mut e) = sent.pop_front() else { break };
+            if e.nr == epoch {
                 e.writes = e.writes.saturating_sub(1);
-                break;
             }
-        }
-        while sent.front().is_some_and(|e| e.writes == 0) {
-            sent.pop_front();
+            if e.writes != 0 {
+                let stored = sent.push_back(e);
+                debug_assert!(stored.is_ok());
+            }
         }
     }
 

@@ -56,9 +56,12 @@ impl<S: Store> Resource<S> {
         }
         // Also those of a resync whose connection is lost: nothing else keeps a target from writing
         // that is promoted by force.
-        let writes =
-            self.peer_writes_to(r.vol, r.io.range) || self.resync_write_overlaps(r.vol, r.io.range);
-        if r.is_write() && (writes || self.fails_unheard(r.vol)) {
+        let waits = || {
+            self.peer_writes_to(r.vol, r.io.range)
+                || self.resync_write_overlaps(r.vol, r.io.range)
+                || self.fails_unheard(r.vol)
+        };
+        if r.is_write() && waits() {
             self.hold(id);
             return;
         }

@@ -22,6 +22,7 @@ use super::super::io::{AppResult, Effect, Host, IoFlags, IoToken, MetaOp, VolIx}
 use super::super::{After, Resource, Store};
 use crate::al::Tx;
 use crate::bitmap::PageFlags;
+use crate::state::meta_flags;
 use crate::time::{Duration, Instant};
 use crate::units::{saturate_u32, Sector};
 
@@ -86,7 +87,11 @@ pub(crate) struct MetaIo {
     pub(super) on_disk: u32,
     /// When the superblock has to be written.
     due: Option<Instant>,
-    superblock_in_flight: bool,
+    pub(super) superblock_in_flight: bool,
+    /// It says on the disk that the activity log counts.
+    pub(crate) log_counts: bool,
+    /// The one in flight does.
+    pub(crate) log_counts_in_flight: bool,
     /// It changed since the write in flight began.
     superblock_again: bool,
     /// UUIDs that this node made up are not in it, not even on their way.
@@ -106,9 +111,8 @@ pub(crate) struct MetaIo {
 
 crate::key::key! {
     MetaIo {
-        on_disk, due, superblock_in_flight, superblock_again, begun, begun_in_flight, waiters,
-        next_waiters,
-        transaction, tx, hold, job, jobs
+        on_disk, due, superblock_in_flight, log_counts, log_counts_in_flight, superblock_again,
+        begun, begun_in_flight, waiters, next_waiters, transaction, tx, hold, job, jobs
     }
     names { instance: LOG }
     not { moved_at }
@@ -123,6 +127,8 @@ impl MetaIo {
             on_disk: 0,
             due: None,
             superblock_in_flight: false,
+            log_counts: false,
+            log_counts_in_flight: false,
             superblock_again: false,
             begun: false,
             begun_in_flight: false,
@@ -288,6 +294,7 @@ impl<S: Store> Resource<S> {
         b.meta_io.superblock_again = false;
         b.meta_io.begun_in_flight = core::mem::take(&mut b.meta_io.begun);
         b.meta_io.due = None;
+        b.meta_io.log_counts_in_flight = b.disk.flags & meta_flags::PRIMARY_IND != 0;
         let sector = b.disk.layout.superblock;
         let flags = durable(b.disk.conf.md_flushes);
         self.emit_meta(
@@ -311,6 +318,7 @@ impl<S: Store> Resource<S> {
         let Some(m) = self.meta(vol) else { return };
         m.superblock_in_flight = false;
         m.begun_in_flight = false;
+        m.log_counts |= ok && m.log_counts_in_flight;
         core::mem::swap(&mut m.waiters, &mut m.next_waiters);
         if m.superblock_again {
             self.write_superblock(vol, h);

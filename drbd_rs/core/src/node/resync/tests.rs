@@ -547,7 +547,7 @@ fn a_resync_that_waits_for_its_helper_does_not_outlive_a_disk() {
             n.step(|_, _| {});
         }
         let (id, code) = (id.unwrap(), 0);
-        n.step(|r, h| r.step(Input::HelperDone { id, code }, h));
+        let _ = n.step(|r, h| r.step(Input::HelperDone { id, code }, h));
         let begins = n.r.rs_conn(VOL) == Conn::SyncSource;
         assert_eq!(begins, between == Disk::UpToDate);
     }
