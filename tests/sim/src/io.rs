@@ -10,7 +10,7 @@ use drbd_core::node::{
     AppId, AppIo, AppOp, AppResult, BufId, Data, Examine, Examined, Input, IoError, IoFlags,
     IoToken, LocalOp, MetaOp,
 };
-use drbd_core::state::disk::State as Disk;
+use drbd_core::state::{conn::State as Conn, disk::State as Disk};
 use drbd_core::time::Duration;
 use drbd_core::units::{Sector, SectorRange, Sectors};
 
@@ -107,7 +107,7 @@ impl World {
         let n = &mut self.nodes[node];
         match op {
             LocalOp::Flush => {}
-            LocalOp::Read if failed => {}
+            LocalOp::Read if failed => n.reads_failed += 1,
             LocalOp::Read => {
                 let tags = n.disk.read(range);
                 match data {
@@ -325,6 +325,7 @@ impl World {
             link,
             good,
             answered: false,
+            spare: self.spare(node),
         };
         self.nodes[node].apps.insert(u64::from(app.0), entry);
         self.stats.ios += 1;
@@ -344,10 +345,38 @@ impl World {
                 done.io.range
             );
         }
+        if result.is_err() {
+            self.check_error(node, &done);
+        }
         self.check_generation(node, &done, result);
         self.judge(node, &done, result);
         if let Some(list) = self.completed.as_mut() {
             list.push((node, app, result));
+        }
+    }
+
+    /// The reads that failed so far on the good disk of a connected peer.
+    fn spare(&self, node: usize) -> Option<u64> {
+        let (own, other) = (&self.nodes[node], &self.nodes[self.peer_of(node)]);
+        let linked = own.link() != 0 && own.link() == other.link();
+        let good = own.state.pdsk == Disk::UpToDate && other.state.disk == Disk::UpToDate;
+        (linked && good && own.state.conn >= Conn::Connected).then_some(other.reads_failed)
+    }
+
+    /// An application is told of an error: not while I/O is suspended, and not of a read that the
+    /// peer could have answered all the time.
+    fn check_error(&mut self, node: usize, done: &App) {
+        let n = &self.nodes[node];
+        let what = format!("n{node} {:?} {:?}", done.io.op, done.io.range);
+        // What is told of the state may lie behind what `resume-io` has done.
+        let real = n.res.as_ref().and_then(|r| r.volume_status(VOL));
+        let suspended = real.is_some_and(|v| v.state.is_suspended());
+        if suspended && n.state.is_suspended() {
+            self.violated("nothing fails while I/O is suspended", &what);
+        }
+        let there = done.link == n.link() && done.spare.is_some() && done.spare == self.spare(node);
+        if there && done.io.op == AppOp::Read && !done.io.flags.rahead {
+            self.violated("a read fails only if no copy can be read", &what);
         }
     }
 

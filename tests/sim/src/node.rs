@@ -100,6 +100,8 @@ pub struct App {
     pub good: bool,
     /// The peer has acknowledged it.
     pub answered: bool,
+    /// The peer had a good disk then: how many reads had failed there.
+    pub spare: Option<u64>,
 }
 
 /// A packet on the wire: header, fixed part and control bytes as bytes, data as tags.
@@ -217,6 +219,8 @@ pub struct Node {
     pub refused: bool,
     /// A write has failed on the disk since both agreed.
     pub write_failed: bool,
+    /// Reads that the disk has failed.
+    pub reads_failed: u64,
     /// Its metadata are to be made anew once it is down.
     pub anew: bool,
     /// Applications have the device open.
@@ -264,6 +268,7 @@ impl Node {
             attached: false,
             refused: false,
             write_failed: false,
+            reads_failed: 0,
             anew: false,
             opened: false,
             writable: false,
