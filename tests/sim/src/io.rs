@@ -357,10 +357,12 @@ impl World {
 
     /// The reads that failed so far on the good disk of a connected peer.
     fn spare(&self, node: usize) -> Option<u64> {
-        let (own, other) = (&self.nodes[node], &self.nodes[self.peer_of(node)]);
-        let linked = own.link() != 0 && own.link() == other.link();
-        let good = own.state.pdsk == Disk::UpToDate && other.state.disk == Disk::UpToDate;
-        (linked && good && own.state.conn >= Conn::Connected).then_some(other.reads_failed)
+        let peer = self.peer_of(node);
+        let (own, other) = (self.real_state(node)?, self.real_state(peer)?);
+        let (a, b) = (self.nodes[node].link(), self.nodes[peer].link());
+        let good = own.pdsk == Disk::UpToDate && other.disk == Disk::UpToDate;
+        let linked = own.conn >= Conn::Connected && a != 0 && a == b;
+        (linked && good).then_some(self.nodes[peer].reads_failed)
     }
 
     /// An application is told of an error: not while I/O is suspended, and not of a read that the
@@ -369,9 +371,8 @@ impl World {
         let n = &self.nodes[node];
         let what = format!("n{node} {:?} {:?}", done.io.op, done.io.range);
         // What is told of the state may lie behind what `resume-io` has done.
-        let real = n.res.as_ref().and_then(|r| r.volume_status(VOL));
-        let suspended = real.is_some_and(|v| v.state.is_suspended());
-        if suspended && n.state.is_suspended() {
+        let real = self.real_state(node).is_some_and(|s| s.is_suspended());
+        if real && n.state.is_suspended() {
             self.violated("nothing fails while I/O is suspended", &what);
         }
         let there = done.link == n.link() && done.spare.is_some() && done.spare == self.spare(node);

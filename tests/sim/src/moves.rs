@@ -416,7 +416,8 @@ impl World {
         }
     }
 
-    fn real_state(&self, node: usize) -> Option<State> {
+    /// What the machine is in; what it tells of that may lie behind.
+    pub(crate) fn real_state(&self, node: usize) -> Option<State> {
         let machine = self.nodes[node].res.as_ref();
         machine.and_then(|r| r.volume_status(VOL)).map(|v| v.state)
     }

@@ -39,8 +39,10 @@ impl<S: Store> Resource<S> {
                 self.retry_read(id, h);
                 return;
             }
-            if self.io_state(r.vol).is_suspended() && !r.release {
-                // Kept until somebody thaws it.
+            // Kept until somebody thaws it. An error never gets past that: what the peer has stored
+            // may be nowhere else when a bad copy is all that it has.
+            let free = r.release && result.is_ok();
+            if self.io_state(r.vol).is_suspended() && !free {
                 return;
             }
             self.complete(id, result, h);
