@@ -47,8 +47,8 @@ impl<S: Store> Resource<S> {
     /// ([`Resource::disk_measured`]) before it hands in this packet: the peer's sizes are compared
     /// with what the own devices have by then. In the first exchange, and if a peer attaches its
     /// disk, that is what the peer was told before, and must not change any more: it works the same
-    /// size out from that, and then bitmaps are exchanged, in which nothing must change either. (The
-    /// C driver measures.)
+    /// size out from that, and then bitmaps are exchanged, in which nothing must change either.
+    /// (The C driver measures.)
     pub fn wants_measures(&self, header: &Header, packet: &Packet) -> Option<VolIx> {
         let vol = self.vol_by_vnr(Vnr(header.volume.0))?;
         self.disk(vol).filter(|_| tells_sizes(packet))?;
