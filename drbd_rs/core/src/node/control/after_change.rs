@@ -392,7 +392,7 @@ impl<S: Store> Resource<S> {
             .vol_mut(vol)
             .is_some_and(|v| core::mem::take(&mut v.ctl.resync_after_neg));
         if grown && item.new.conn == Conn::Connected {
-            self.resync_after_grow(vol, h);
+            self.resync_after_grow(vol, item.new.peer, h);
         }
         Done::Yes
     }

@@ -401,6 +401,7 @@ impl<S: Store> Resource<S> {
         self.cancel_resync(vol, h);
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.sizes_parked = None;
+            v.ctl.sizes_due = false;
             for p in v.peers.iter_mut() {
                 p.ctl.uuids = None;
                 p.ctl.greeted = false;

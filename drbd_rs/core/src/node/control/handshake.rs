@@ -189,6 +189,9 @@ impl<S: Store> Resource<S> {
 
     /// Sends `state` as that of the volume.
     pub(crate) fn send_state(&mut self, vol: VolIx, state: State, h: &mut impl Host) {
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.told_role = state.role;
+        }
         let word = state.to_word();
         let packet = Packet::State(crate::wire::State { word });
         self.send_of_volume(vol, packet, h);

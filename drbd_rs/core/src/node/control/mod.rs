@@ -42,6 +42,7 @@ pub(crate) use timers::Ping;
 
 use crate::nl::conf::{NetConf, ResourceOpts};
 use crate::state::conn::State as Conn;
+use crate::state::Role;
 use crate::time::Instant;
 use crate::units::Sectors;
 use crate::wire::{Name64, QueueLimits, Uuids};
@@ -309,6 +310,10 @@ pub(crate) struct VolumeControl {
     pub(crate) grew: bool,
     /// What is left to do about a SIZES packet.
     pub(crate) sizes_rest: Option<recv_sizes::SizesRest>,
+    /// The peer owes its sizes, and until it has told them the role stays what it is.
+    pub(crate) sizes_due: bool,
+    /// The role that the peer was told.
+    pub(crate) told_role: Role,
     /// SIZES that came during a change of size.
     pub(crate) sizes_parked: Option<crate::wire::Sizes>,
     /// State changes whose deferred effects are outstanding.
@@ -321,7 +326,7 @@ crate::key::key! {
         resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
         was_read_error, force_detach, demoting, peer_detaches, failure_sent, failure_told,
         last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
-        sizes_parked, after
+        sizes_due, told_role, sizes_parked, after
     }
     names {}
     not { ed_uuid, told_bits, attached_at, resize_turn }
@@ -423,6 +428,8 @@ impl VolumeControl {
             resize_pending: false,
             grew: false,
             sizes_rest: None,
+            sizes_due: false,
+            told_role: Role::Secondary,
             sizes_parked: None,
             after: after_change::Queue::EMPTY,
         }

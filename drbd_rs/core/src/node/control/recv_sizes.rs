@@ -23,6 +23,8 @@ pub(crate) struct SizesRest {
     dds_flags: u16,
     /// The own backing device has another size than the peer knows.
     disk_changed: bool,
+    /// The role that the peer was in.
+    peer: Role,
 }
 
 const fn tells_sizes(packet: &Packet) -> bool {
@@ -45,8 +47,8 @@ impl<S: Store> Resource<S> {
     /// ([`Resource::disk_measured`]) before it hands in this packet: the peer's sizes are compared
     /// with what the own devices have by then. In the first exchange, and if a peer attaches its
     /// disk, that is what the peer was told before, and must not change any more: it works the same
-    /// size out from that, and then bitmaps are exchanged, in which nothing must change either. (The
-    /// C driver measures.)
+    /// size out from that, and then bitmaps are exchanged, in which nothing must change either.
+    /// (The C driver measures.)
     pub fn wants_measures(&self, header: &Header, packet: &Packet) -> Option<VolIx> {
         let vol = self.vol_by_vnr(Vnr(header.volume.0))?;
         self.disk(vol).filter(|_| tells_sizes(packet))?;
@@ -95,6 +97,7 @@ impl<S: Store> Resource<S> {
             c_size: Sectors(p.c_size),
             dds_flags: p.dds_flags,
             disk_changed: attached && disk_changed,
+            peer: self.state(vol).peer,
         };
         if !attached {
             return self.accept_diskless(vol, &p, rest, h);
@@ -272,6 +275,7 @@ impl<S: Store> Resource<S> {
         let Some(rest) = v.ctl.sizes_rest.take() else {
             return;
         };
+        v.ctl.sizes_due = false;
         let grew = core::mem::take(&mut v.ctl.grew);
         if v.state.conn <= Conn::WFReportParams {
             return;
@@ -289,7 +293,7 @@ impl<S: Store> Resource<S> {
             } else if rest.dds_flags & dds_flag::NO_RESYNC != 0 {
                 self.log(vol, Note::GrowWithoutResync, h);
             } else {
-                self.resync_after_grow(vol, h);
+                self.resync_after_grow(vol, rest.peer, h);
             }
         }
     }
@@ -298,7 +302,10 @@ impl<S: Store> Resource<S> {
     /// that resolves conflicts. That is for two good disks: a bad one must not be the source, and
     /// lacks blocks that only the bitmap of the good one knows. Then a handshake decides, and
     /// bitmaps are exchanged. The C driver does not ask.
-    pub(super) fn resync_after_grow(&mut self, vol: VolIx, h: &mut impl Host) {
+    ///
+    /// The roles are those that the nodes had told each other when they told their sizes (`peer`:
+    /// that of the other one), or both may take themselves for the target, and wait for ever.
+    pub(super) fn resync_after_grow(&mut self, vol: VolIx, peer: Role, h: &mut impl Host) {
         let s = self.state(vol);
         let good = [s.disk, s.pdsk].map(|d| d == Disk::UpToDate);
         if good != [true; 2] {
@@ -309,7 +316,8 @@ impl<S: Store> Resource<S> {
             return;
         }
         let arbiter = self.agreed(PEER).is_some_and(|a| a.arbiter);
-        let source = match (s.role == Role::Primary, s.peer == Role::Primary) {
+        let own = self.vol(vol).map_or(s.role, |v| v.ctl.told_role);
+        let source = match (own == Role::Primary, peer == Role::Primary) {
             (true, false) => true,
             (false, true) => false,
             (true, true) | (false, false) => arbiter,

@@ -331,6 +331,11 @@ impl<S: Store> Resource<S> {
         // to hear of that, may keep the one that it has. The C driver cannot be interrupted here.
         let lost = matches!(v.state.disk, Disk::Failed | Disk::Diskless);
         if !ok || lost || v.backing.is_none() {
+            if ok && r.step == Step::Hold {
+                // It is held from this moment on. Nobody else would release what the disk has to
+                // write before it goes.
+                self.meta_release(vol, h);
+            }
             return self.resize_abandoned(vol, h);
         }
         let again = self.next_turn(vol);

@@ -193,6 +193,7 @@ impl<S: Store> Resource<S> {
         let asks = v.state.pdsk >= Disk::Negotiating;
         if v.state.conn == Conn::Connected {
             v.ctl.resize_pending |= grew;
+            v.ctl.sizes_due = asks;
             if !self.md_begins(vol) {
                 // One that is on its way to the disk is told when it is there. The C driver does
                 // not wait.

@@ -6,13 +6,13 @@ use crate::nl::ErrCode;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 use crate::state::{Role, Ss};
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 
 use super::super::super::io::{Effect, Host, OpId, VolIx};
 use super::super::super::note::Note;
 use super::super::super::{Resource, Store, PEER};
 use super::super::{Flags, StateChange};
-use super::{Ask, Event, Kind, Move};
+use super::{Ask, Event, Kind, Move, TRANSIENT};
 
 /// Attempts, as in the C driver.
 const TRIES: u32 = 4;
@@ -49,6 +49,8 @@ pub(super) struct RoleChange {
     change: StateChange,
     code: Ss,
     step: Step,
+    /// It waits no longer for the peer's answer to a resize.
+    until: Instant,
     /// The current UUID when it began, without the bit for the role.
     generation: Option<u64>,
 }
@@ -98,6 +100,7 @@ impl<S: Store> Resource<S> {
             change: StateChange::NONE.role(role),
             code: Ss::UnknownError,
             step: Step::Begin,
+            until: h.now().plus(TRANSIENT),
             generation: self.disk(vol).map(|d| d.uuids.current & !1),
         };
         self.begin(op, Kind::Role(r), h);
@@ -105,6 +108,11 @@ impl<S: Store> Resource<S> {
 
     pub(super) fn move_role(&mut self, mut r: RoleChange, event: Event, h: &mut impl Host) -> Move {
         match (r.step, event) {
+            // The roles say which node is the source of what a resize has added, and the peer has
+            // answered with those of before. The C driver does not wait.
+            (Step::Begin, _) if h.now() < r.until && self.owes_sizes(r.vol) => {
+                Move::Poll(Kind::Role(r))
+            }
             (Step::Begin, _) => {
                 if r.role == Role::Primary {
                     self.send_ping(PEER, h);
@@ -150,6 +158,10 @@ impl<S: Store> Resource<S> {
                 Move::Done(ErrCode::Intr.number())
             }
         }
+    }
+
+    fn owes_sizes(&self, vol: VolIx) -> bool {
+        self.vol(vol).is_some_and(|v| v.ctl.sizes_due)
     }
 
     fn role_asked(&mut self, mut r: RoleChange, h: &mut impl Host) -> Move {
