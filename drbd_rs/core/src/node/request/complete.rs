@@ -151,6 +151,10 @@ impl<S: Store> Resource<S> {
             let gone = self.io_state(r.vol).pdsk < Disk::Inconsistent;
             let both = r.local == Local::Ok && r.net.is_good() && !gone;
             if !both {
+                let gone = self.io_state(r.vol).disk < Disk::Inconsistent;
+                if let Some(v) = self.io_vol_mut(r.vol).filter(|_| gone) {
+                    v.ctl.marks_lost = true;
+                }
                 self.set_out_of_sync(r.vol, r.io.range, h);
             }
         }
