@@ -398,7 +398,10 @@ impl World {
             !self.truth.open.iter().any(covers)
         };
         let pairs = (write.range.start.0..).zip(both[0].iter().zip(&both[1]));
-        let mut wrong = pairs.filter(|(sector, (a, b))| a != b && settled(*sector));
+        // A discard that fails costs no disk: the block is marked, and undefined for applications.
+        let failed = [node, peer].iter().any(|n| self.nodes[*n].write_failed);
+        let exact = done.io.op != AppOp::Discard || !failed;
+        let mut wrong = pairs.filter(|(sector, (a, b))| a != b && exact && settled(*sector));
         // The write may have cost the node its disk just now: of that it tells after the answer.
         let holds = |m: &crate::node::Machine| {
             let disk = m.volume_status(VOL).map(|v| v.state.disk);

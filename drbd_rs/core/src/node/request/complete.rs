@@ -281,9 +281,13 @@ impl<S: Store> Resource<S> {
                 self.set_out_of_sync(r.vol, r.io.range, h);
                 self.io_error(r.vol, IoErrorKind::Read, h);
             }
-            AppOp::Write | AppOp::Flush => self.io_error(r.vol, IoErrorKind::Write, h),
+            // Zeroes are data: what is done as the peer has them must not be read as something else
+            // here. The C driver takes it for a discard.
+            AppOp::Write | AppOp::WriteZeroes { .. } | AppOp::Flush => {
+                self.io_error(r.vol, IoErrorKind::Write, h);
+            }
             // That a disk cannot discard says nothing about its health.
-            AppOp::Discard | AppOp::WriteZeroes { .. } => {}
+            AppOp::Discard => {}
         }
     }
 
