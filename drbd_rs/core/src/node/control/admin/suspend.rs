@@ -41,18 +41,21 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Resume(r), h);
     }
 
-    /// Whether the peer was told the UUIDs and has not yet answered: a generation that begins now
-    /// would be compared with by one node only, and both wait for a bitmap of the other, or for
-    /// nothing. The C driver begins it.
-    fn greets(&self) -> bool {
+    /// Whether the peer was told the UUIDs, of the node or of a disk that is being attached, and has
+    /// not yet answered: a generation that begins now would be compared with by one node only, and
+    /// both wait for a bitmap of the other, or for nothing. The C driver begins it.
+    fn greets(&self, vol: VolIx) -> bool {
         self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
+            || self.state(vol).disk == Disk::Negotiating
     }
 
     pub(super) fn move_resume(&mut self, mut r: Resuming, event: Event, h: &mut impl Host) -> Move {
         let vol = r.vol;
         match (r.step, event) {
-            (Step::Begin, _) if self.greets() && h.now() < r.until => Move::Poll(Kind::Resume(r)),
-            (Step::Begin, _) if self.greets() => {
+            (Step::Begin, _) if self.greets(vol) && h.now() < r.until => {
+                Move::Poll(Kind::Resume(r))
+            }
+            (Step::Begin, _) if self.greets(vol) => {
                 self.gate_open(vol, h);
                 Move::Done(Ss::InTransientState.number())
             }
@@ -69,9 +72,12 @@ impl<S: Store> Resource<S> {
                 }
                 let held = self.disk(vol).filter(|_| s.disk > Disk::Attaching);
                 if let Some(uuids) = held.map(|d| d.uuids) {
-                    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated);
-                    if stale || uuids.bitmap != 0 {
-                        // A resync has begun meanwhile: either way it is known who lacks what.
+                    // A Secondary has written nothing that its copy, perhaps not the last, alone has.
+                    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated)
+                        || s.disk == Disk::Consistent && !s.role.is_primary();
+                    let source = s.conn > Conn::Connected && s.conn != Conn::Ahead;
+                    if stale || source || uuids.bitmap != 0 {
+                        // A resync has begun, or will in a moment: it is known who lacks what.
                         return Move::Go(Kind::Resume(r));
                     }
                     self.uuid_new_current(vol, h);
