@@ -481,9 +481,8 @@ impl World {
         self.stats.lost_sectors += lost.len() as u64;
     }
 
-    /// Protocol B: a write is acknowledged when the peer has received it. If its disk fails then,
-    /// what was on its way there is as lost as with a power failure: the disk says what it said
-    /// before, or any of what was on its way. The other node has it.
+    /// Protocol B: if a disk fails, what the peer was told of as received is as lost as with a power
+    /// failure. The disk says what it said before, or any of what was on its way.
     fn received_in_vain(&mut self, node: usize) {
         let n = &self.nodes[node];
         let bufs = n.bufs.iter().flat_map(|(_, tags)| tags);
@@ -660,6 +659,14 @@ impl World {
         data.resize(sectors, 0);
         self.truth.accept(node, &data);
         self.under_way(node);
+        // So may be what the other node was told of, and is on its way here.
+        let moving = self.on_the_way();
+        let other = self.truth.debts[self.peer_of(node)].clone();
+        for (sector, one) in (0u32..).zip(&other.one) {
+            let more = other.more.get(&sector).into_iter().flatten();
+            let coming = more.chain([one]).filter(|v| moving.contains(**v));
+            coming.for_each(|v| self.truth.debts[node].add(sector, *v));
+        }
         let open: Vec<_> = self.truth.open.clone();
         for Open { tag, range, .. } in open {
             for n in 0..range.len.0 {
