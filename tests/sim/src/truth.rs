@@ -398,7 +398,10 @@ impl World {
             !self.truth.open.iter().any(covers)
         };
         let pairs = (write.range.start.0..).zip(both[0].iter().zip(&both[1]));
-        let mut wrong = pairs.filter(|(sector, (a, b))| a != b && settled(*sector));
+        // A discard that fails costs no disk: the block is marked, and undefined for applications.
+        let failed = [node, peer].iter().any(|n| self.nodes[*n].write_failed);
+        let exact = done.io.op != AppOp::Discard || !failed;
+        let mut wrong = pairs.filter(|(sector, (a, b))| a != b && exact && settled(*sector));
         // The write may have cost the node its disk just now: of that it tells after the answer.
         let holds = |m: &crate::node::Machine| {
             let disk = m.volume_status(VOL).map(|v| v.state.disk);
@@ -478,9 +481,8 @@ impl World {
         self.stats.lost_sectors += lost.len() as u64;
     }
 
-    /// Protocol B: a write is acknowledged when the peer has received it. If its disk fails then,
-    /// what was on its way there is as lost as with a power failure: the disk says what it said
-    /// before, or any of what was on its way. The other node has it.
+    /// Protocol B: if a disk fails, what the peer was told of as received is as lost as with a power
+    /// failure. The disk says what it said before, or any of what was on its way.
     fn received_in_vain(&mut self, node: usize) {
         let n = &self.nodes[node];
         let bufs = n.bufs.iter().flat_map(|(_, tags)| tags);
@@ -657,6 +659,14 @@ impl World {
         data.resize(sectors, 0);
         self.truth.accept(node, &data);
         self.under_way(node);
+        // So may be what the other node was told of, and is on its way here.
+        let moving = self.on_the_way();
+        let other = self.truth.debts[self.peer_of(node)].clone();
+        for (sector, one) in (0u32..).zip(&other.one) {
+            let more = other.more.get(&sector).into_iter().flatten();
+            let coming = more.chain([one]).filter(|v| moving.contains(**v));
+            coming.for_each(|v| self.truth.debts[node].add(sector, *v));
+        }
         let open: Vec<_> = self.truth.open.clone();
         for Open { tag, range, .. } in open {
             for n in 0..range.len.0 {

@@ -257,6 +257,8 @@ pub(crate) struct VolumeControl {
     /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
     /// greeted.
     pub(crate) frozen_lost: bool,
+    /// A write is not on both disks, and the own one was gone when that was to be marked.
+    pub(crate) marks_lost: bool,
     /// This node crashed while it was Primary (CRASHED_PRIMARY).
     pub(crate) crashed_primary: bool,
     /// The next STATE of the peer leads to a handshake (CONSIDER_RESYNC).
@@ -322,7 +324,7 @@ pub(crate) struct VolumeControl {
 
 crate::key::key! {
     VolumeControl {
-        opened, new_current_uuid, frozen_lost, crashed_primary, peer_lacks, consider_resync,
+        opened, new_current_uuid, frozen_lost, marks_lost, crashed_primary, peer_lacks, consider_resync,
         resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
         was_read_error, force_detach, demoting, peer_detaches, failure_sent, failure_told,
         last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
@@ -404,6 +406,7 @@ impl VolumeControl {
             new_current_uuid: false,
             peer_lacks: false,
             frozen_lost: false,
+            marks_lost: false,
             crashed_primary: false,
             consider_resync: false,
             resync_after_neg: false,

@@ -153,6 +153,7 @@ impl<S: Store> Resource<S> {
             let gone = self.io_state(r.vol).pdsk < Disk::Inconsistent;
             let both = r.local == Local::Ok && r.net.is_good() && !gone;
             if !both {
+                self.differs_untold(r.vol);
                 self.set_out_of_sync(r.vol, r.io.range, h);
             }
         }
@@ -161,6 +162,18 @@ impl<S: Store> Resource<S> {
             self.io.log.remove(&mut self.io.requests, id);
         }
         self.io.requests.remove(id);
+    }
+
+    /// A write is not on both disks. That leads to a resync if there is a new generation, and if
+    /// not, if this Primary counts as one that crashed: so without its disk, and with a copy that
+    /// came back to a suspended Primary and may not be the last.
+    fn differs_untold(&mut self, vol: VolIx) {
+        let s = self.io_state(vol);
+        if let Some(v) = self.io_vol_mut(vol) {
+            v.ctl.marks_lost |= s.disk < Disk::Inconsistent;
+            let alone = s.disk == Disk::Consistent && s.conn < Conn::Connected;
+            v.ctl.crashed_primary |= alone && s.role.is_primary();
+        }
     }
 
     /// Clears the bits of a write as soon as both sides have it and the peer has cleared its own.
@@ -279,9 +292,13 @@ impl<S: Store> Resource<S> {
                 self.set_out_of_sync(r.vol, r.io.range, h);
                 self.io_error(r.vol, IoErrorKind::Read, h);
             }
-            AppOp::Write | AppOp::Flush => self.io_error(r.vol, IoErrorKind::Write, h),
+            // Zeroes are data: what is done as the peer has them must not be read as something else
+            // here. The C driver takes it for a discard.
+            AppOp::Write | AppOp::WriteZeroes { .. } | AppOp::Flush => {
+                self.io_error(r.vol, IoErrorKind::Write, h);
+            }
             // That a disk cannot discard says nothing about its health.
-            AppOp::Discard | AppOp::WriteZeroes { .. } => {}
+            AppOp::Discard => {}
         }
     }
 

@@ -203,7 +203,8 @@ impl<S: Store> Resource<S> {
             return;
         };
         r.net = Net::None;
-        r.touched |= r.local == Local::Ok;
+        // What a write that failed has left behind nobody knows.
+        r.touched |= r.local != Local::None;
         r.local = Local::None;
         r.postponed = false;
         (r.avoid_local, r.avoid_peer) = (false, false);

@@ -213,13 +213,15 @@ impl<S: Store> Resource<S> {
         }
         let susp_nod = self.ctl.susp.no_data;
         // What waits for this disk is written again. With protocols A and B there may be more that
-        // the peer lacks: writes that applications were told of. And of what failed here and is at
-        // the peer only the activity log knows, if there is one. The C driver forgets both.
+        // the peer lacks: writes that applications were told of. And what has failed here differs,
+        // which only the activity log knows, if there is one; should the peer's disk be lost, too,
+        // no generation tells. The C driver forgets all of that.
         let net = self.conn(PEER).and_then(|c| c.ctl.conf.as_ref());
         let logged = !sb.flags.contains(Md::AL_DISABLED);
         let sure = logged && net.is_none_or(|n| n.wire_protocol == 3);
         if let Some(v) = self.vol_mut(vol) {
-            let running = s.role == Role::Primary && susp_nod && sure;
+            let lost = core::mem::take(&mut v.ctl.marks_lost);
+            let running = s.role == Role::Primary && susp_nod && sure && !lost;
             v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
                 || (sb.flags.contains(Md::PRIMARY_IND) && !running);
             v.ctl.degraded_wfc = s.role != Role::Primary && sb.was_degraded();

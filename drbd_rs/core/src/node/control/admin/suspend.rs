@@ -34,7 +34,9 @@ pub(super) struct Resuming {
 /// takes those over at the end. Should it be lost before, a generation begins with that. The C
 /// driver begins one here, which the two do not share after the resync: the next one is full.
 fn resyncs(s: State) -> bool {
-    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated);
+    // A Secondary has written nothing that its copy, perhaps not the last, alone has.
+    let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated)
+        || s.disk == Disk::Consistent && !s.role.is_primary();
     stale || s.conn > Conn::Connected && s.conn != Conn::Ahead
 }
 
@@ -50,18 +52,21 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Resume(r), h);
     }
 
-    /// Whether the peer was told the UUIDs and has not yet answered: a generation that begins now
-    /// would be compared with by one node only, and both wait for a bitmap of the other, or for
-    /// nothing. The C driver begins it.
-    fn greets(&self) -> bool {
+    /// Whether the peer was told the UUIDs, of the node or of a disk that is being attached, and has
+    /// not yet answered: a generation that begins now would be compared with by one node only, and
+    /// both wait for a bitmap of the other, or for nothing. The C driver begins it.
+    fn greets(&self, vol: VolIx) -> bool {
         self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
+            || self.state(vol).disk == Disk::Negotiating
     }
 
     pub(super) fn move_resume(&mut self, mut r: Resuming, event: Event, h: &mut impl Host) -> Move {
         let vol = r.vol;
         match (r.step, event) {
-            (Step::Begin, _) if self.greets() && h.now() < r.until => Move::Poll(Kind::Resume(r)),
-            (Step::Begin, _) if self.greets() => {
+            (Step::Begin, _) if self.greets(vol) && h.now() < r.until => {
+                Move::Poll(Kind::Resume(r))
+            }
+            (Step::Begin, _) if self.greets(vol) => {
                 self.gate_open(vol, h);
                 Move::Done(Ss::InTransientState.number())
             }

@@ -88,3 +88,15 @@ fn a_frozen_write_is_written_again_on_a_disk_that_was_away() {
         assert_eq!(n.dirty(8), !back);
     }
 }
+
+#[test]
+fn zeroes_that_fail_here_are_not_read_as_something_else() {
+    let zeroes = AppOp::WriteZeroes { unmap: true };
+    for (op, good) in [(AppOp::Discard, true), (zeroes, false)] {
+        let mut n = Node::connected(Role::Primary);
+        n.warm(1, 0);
+        let fx = n.submit(2, op, 8, 4096);
+        n.local(local_token(&fx), Err(IoError::Io));
+        assert_eq!(n.state().disk == Disk::UpToDate, good, "{op:?}");
+    }
+}
