@@ -28,7 +28,12 @@ for n in $(seq "${1:-1}" "${2:-$count}"); do
 		survivors=$((survivors + 1))
 		continue
 	fi
-	if result=$("$target/release/drbd-sim" hunt "$each"); then
+	# A run that does not end is caught, too: nothing else stops a core that loops within a step.
+	caught=0
+	result=$(timeout "$((each * 2))" "$target/release/drbd-sim" hunt "$each") || caught=$?
+	if test "$caught" = 124; then
+		result="caught: a run does not end"
+	elif test "$caught" = 0; then
 		survivors=$((survivors + 1))
 	fi
 	echo "$n $name: $result"

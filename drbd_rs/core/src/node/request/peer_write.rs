@@ -386,12 +386,21 @@ impl<S: Store> Resource<S> {
         if !r.marked && self.io_state(r.vol).pdsk >= Disk::Inconsistent {
             return true;
         }
-        if self.begin_generation(r.vol, h) || self.log_is_unknown(r.vol, h) {
-            return false;
-        }
+        // Marked first: should the connection be lost while this waits, nothing tells any more that
+        // the peer's disk was not there.
         if !r.marked {
             self.set_out_of_sync(r.vol, r.range, h);
             self.name_log(r.vol);
+            let log_of = self.io_backing(r.vol).map(|b| b.meta_io.instance);
+            if let (Some(r), Some(log_of)) = (self.io.peer_requests.get_mut(id), log_of) {
+                r.marked = true;
+                r.in_sync = false;
+                r.claim = Claim::new(r.range);
+                r.log_of = log_of;
+            }
+        }
+        if self.begin_generation(r.vol, h) || self.log_is_unknown(r.vol, h) {
+            return false;
         }
         let Some(Some(v)) = self.volumes.get_mut(usize::from(r.vol.0)) else {
             return false;
@@ -399,12 +408,6 @@ impl<S: Store> Resource<S> {
         let (Some(b), Some(r)) = (v.backing.as_mut(), self.io.peer_requests.get_mut(id)) else {
             return false;
         };
-        if !r.marked {
-            r.marked = true;
-            r.in_sync = false;
-            r.claim = Claim::new(r.range);
-            r.log_of = b.meta_io.instance;
-        }
         match al_gate::begin(b, &mut r.claim) {
             Begin::Ready | Begin::NotNeeded => true,
             // The pump of the volume starts the transaction.

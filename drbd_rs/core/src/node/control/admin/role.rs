@@ -223,7 +223,8 @@ impl<S: Store> Resource<S> {
             if let Some(n) = self.conn_mut(PEER).and_then(|c| c.ctl.conf.as_mut()) {
                 n.discard_my_data = false;
             }
-            let bitmap = self.disk(vol).map(|d| d.uuids.bitmap);
+            let usable = s.disk >= Disk::Inconsistent;
+            let bitmap = self.disk(vol).filter(|_| usable).map(|d| d.uuids.bitmap);
             let alone = s.conn < Conn::Connected || s.pdsk <= Disk::Failed;
             // Where the peer is taken for outdated by force, the change of state has begun a
             // generation already. A second one would forget what the peer has: the C driver then
