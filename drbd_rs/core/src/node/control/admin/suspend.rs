@@ -41,9 +41,9 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Resume(r), h);
     }
 
-    /// Whether the peer was told the UUIDs, of the node or of a disk that is being attached, and has
-    /// not yet answered: a generation that begins now would be compared with by one node only, and
-    /// both wait for a bitmap of the other, or for nothing. The C driver begins it.
+    /// Whether the peer was told the UUIDs, of the node or of a disk that is being attached, and
+    /// has not yet answered: a generation that begins now would be compared with by one node only,
+    /// and both wait for a bitmap of the other, or for nothing. The C driver begins it.
     fn greets(&self, vol: VolIx) -> bool {
         self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
             || self.state(vol).disk == Disk::Negotiating
@@ -72,7 +72,7 @@ impl<S: Store> Resource<S> {
                 }
                 let held = self.disk(vol).filter(|_| s.disk > Disk::Attaching);
                 if let Some(uuids) = held.map(|d| d.uuids) {
-                    // A Secondary has written nothing that its copy, perhaps not the last, alone has.
+                    // A Secondary has written nothing that its copy alone has.
                     let stale = matches!(s.disk, Disk::Inconsistent | Disk::Outdated)
                         || s.disk == Disk::Consistent && !s.role.is_primary();
                     let source = s.conn > Conn::Connected && s.conn != Conn::Ahead;
