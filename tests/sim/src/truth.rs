@@ -481,8 +481,8 @@ impl World {
         self.stats.lost_sectors += lost.len() as u64;
     }
 
-    /// Protocol B: if a disk fails, what the peer was told of as received is as lost as with a power
-    /// failure. The disk says what it said before, or any of what was on its way.
+    /// Protocol B: if a disk fails, what it was to write and is acknowledged is as lost as with a
+    /// power failure. It says what it said before, or any of what was on its way.
     fn received_in_vain(&mut self, node: usize) {
         let n = &self.nodes[node];
         let bufs = n.bufs.iter().flat_map(|(_, tags)| tags);

@@ -324,8 +324,8 @@ pub(crate) struct VolumeControl {
 
 crate::key::key! {
     VolumeControl {
-        opened, new_current_uuid, frozen_lost, marks_lost, crashed_primary, peer_lacks, consider_resync,
-        resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
+        opened, new_current_uuid, frozen_lost, marks_lost, crashed_primary, peer_lacks,
+        consider_resync, resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
         was_read_error, force_detach, demoting, peer_detaches, failure_sent, failure_told,
         last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
         sizes_due, told_role, sizes_parked, after

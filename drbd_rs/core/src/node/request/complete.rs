@@ -153,8 +153,8 @@ impl<S: Store> Resource<S> {
             let gone = self.io_state(r.vol).pdsk < Disk::Inconsistent;
             let both = r.local == Local::Ok && r.net.is_good() && !gone;
             if !both {
-                self.differs_untold(r.vol);
                 self.set_out_of_sync(r.vol, r.io.range, h);
+                self.differs_untold(r.vol);
             }
         }
         self.put_extents(id);

@@ -160,11 +160,13 @@ impl<S: Store> Resource<S> {
         };
         debug_assert_eq!(r.stage, Stage::Active);
         let frozen = r.net.is_live() && !self.is_of_this_connection(id);
-        // The disk that had it was detached since: no log keeps a resync from what it wrote there,
+        // The disk that had it was detached since, or its log was suspended when it began: nothing
+        // keeps a resync from what it wrote there,
         // and it may say again what it said before, or what the peer wrote meanwhile. The C driver
         // trusts it, and writes at the peer only.
         let sized = r.is_write() && r.io.range.len.0 != 0;
-        let stale = sized && r.local == Local::Ok && !self.is_logged(&r);
+        let kept = self.is_logged(&r) && r.claim.is_holding();
+        let stale = sized && r.local == Local::Ok && !kept;
         // There is a disk that lacks it. Also if the peer is what was waited for: a disk that came
         // back before that was worth nothing without it. The C driver writes at the peer only.
         let anew = (stale || matches!(r.local, Local::None | Local::Failed(_)))
@@ -229,6 +231,20 @@ impl<S: Store> Resource<S> {
         while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
             let open = r.vol == vol && r.is_write() && !r.completed;
             if open && r.local == Local::Ok && !r.net.is_good() {
+                return true;
+            }
+            at = r.newer;
+        }
+        false
+    }
+
+    /// Whether the own disk works on a write that no extent of the activity log stands for, as that
+    /// was suspended when it began: nothing keeps a resync from those blocks.
+    pub(crate) fn writes_unlogged(&self, vol: VolIx) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            let sized = r.is_write() && r.io.range.len.0 != 0;
+            if r.vol == vol && sized && r.local == Local::Pending && !r.claim.is_holding() {
                 return true;
             }
             at = r.newer;

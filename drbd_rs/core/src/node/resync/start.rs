@@ -225,10 +225,16 @@ impl<S: Store> Resource<S> {
         let lost = state.conn == conn::State::Connected && state.pdsk <= disk::State::Failed;
         let gone = gone || lost;
         let expected = matches!(state.conn, conn::State::WFSyncUUID | conn::State::Behind);
-        let Some(rs) = self.rs_mut(vol) else { return };
         if !gone && !expected {
             return;
         }
+        // Writes from a time when the log was suspended, all bits being set, are on the disk before
+        // it is written to by the resync. The C driver may have them land on top of that.
+        let named = self.rs(vol).is_some_and(|rs| rs.start.uuid.is_some());
+        if named && !gone && self.writes_unlogged(vol) {
+            return;
+        }
+        let Some(rs) = self.rs_mut(vol) else { return };
         let Some(uuid) = rs.start.uuid.take() else {
             return;
         };

@@ -52,9 +52,9 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Resume(r), h);
     }
 
-    /// Whether the peer was told the UUIDs, of the node or of a disk that is being attached, and has
-    /// not yet answered: a generation that begins now would be compared with by one node only, and
-    /// both wait for a bitmap of the other, or for nothing. The C driver begins it.
+    /// Whether the peer was told the UUIDs, of the node or of a disk that is being attached, and
+    /// has not yet answered: a generation that begins now would be compared with by one node only,
+    /// and both wait for a bitmap of the other, or for nothing. The C driver begins it.
     fn greets(&self, vol: VolIx) -> bool {
         self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
             || self.state(vol).disk == Disk::Negotiating
