@@ -30,14 +30,12 @@ pub(crate) struct ClusterRequest {
     ahead: u32,
 }
 
-impl ClusterRequest {
-    /// Whether a resync or verify begins with it, on both nodes.
-    fn begins(&self) -> bool {
-        matches!(
-            self.change.conn,
-            Some(Conn::StartingSyncS | Conn::StartingSyncT | Conn::VerifyS)
-        )
-    }
+/// Whether a resync or verify begins with it, on both nodes.
+const fn begins(change: StateChange) -> bool {
+    matches!(
+        change.conn,
+        Some(Conn::StartingSyncS | Conn::StartingSyncT | Conn::VerifyS | Conn::VerifyT)
+    )
 }
 
 /// How far a request is.
@@ -172,7 +170,7 @@ impl<S: Store> Resource<S> {
             Some(vol) => self.change_state(vol, r.change, r.flags, h),
             None => self.change_conn(PEER, r.change, r.flags, h),
         };
-        if r.reply == Reply::Yes && r.begins() && code.is_refusal() {
+        if r.reply == Reply::Yes && begins(r.change) && code.is_refusal() {
             self.began_alone(h);
         }
         Some(code)
@@ -210,7 +208,7 @@ impl<S: Store> Resource<S> {
         let Some(r) = c.ctl.request.take() else {
             return;
         };
-        if r.begins() && r.reply == Reply::None {
+        if begins(r.change) && r.reply == Reply::None {
             c.ctl.given_up |= 1_u64.checked_shl(r.ahead).unwrap_or(0);
         }
     }
@@ -305,6 +303,12 @@ impl<S: Store> Resource<S> {
         let code = self.change_state(vol, change, Flags::VERBOSE, h);
         if let Some(v) = self.vol_mut(vol).filter(|_| code.is_refusal()) {
             v.ctl.peer_detaches &= !detaches;
+        }
+        // Without a disk there is no change, which is fine with the rules. The peer would take that
+        // for a yes: as source it keeps its writes to itself from then on, in a generation that
+        // the disk that is just being lost here has, too. So it does with the C driver.
+        if begins(change) && change.conn != Some(self.state(vol).conn) && !code.is_refusal() {
+            return Ss::NoLocalDisk;
         }
         code
     }

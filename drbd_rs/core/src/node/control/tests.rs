@@ -652,6 +652,36 @@ fn a_resync_that_nobody_asks_for_any_more_ends() {
     assert_eq!(b.disk(), Disk::UpToDate);
 }
 
+/// The peer has not heard so far that this disk is gone.
+#[test]
+fn a_node_without_a_disk_is_no_target() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    for n in [&mut a, &mut b] {
+        n.attach(&with_flags(Md::CONSISTENT.with(Md::WAS_UP_TO_DATE)));
+    }
+    join(&mut a, &mut b, [NetConf::default(); 2]);
+    let force = true;
+    b.order(Command::Detach { vol: VOL, force });
+    assert!(b.disk() < Disk::Inconsistent);
+    b.sent.clear();
+    a.next_op += 1;
+    let command = Command::InvalidatePeer { vol: VOL };
+    a.m.command(OpId(a.next_op), command, &mut a.h);
+    a.carry_out();
+    for p in std::mem::take(&mut a.sent) {
+        deliver(p, &mut b);
+    }
+    let replies = b.sent.iter().filter_map(|e| match e {
+        Effect::Send { packet, .. } => Some(packet),
+        _ => None,
+    });
+    let refused = ReqReply {
+        retcode: Ss::NoLocalDisk.number(),
+    };
+    let refused = Packet::StateChgReply(refused);
+    assert_eq!(replies.collect::<Vec<_>>(), [&refused], "{:?}", b.log);
+}
+
 /// What the peer can take is kept in the metadata: a node that attaches without the peer must not
 /// offer less to its applications than it did before.
 #[test]
