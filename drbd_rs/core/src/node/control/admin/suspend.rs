@@ -43,9 +43,11 @@ impl<S: Store> Resource<S> {
 
     /// Whether the peer was told the UUIDs and has not yet answered: a generation that begins now
     /// would be compared with by one node only, and both wait for a bitmap of the other, or for
-    /// nothing. The C driver begins it.
+    /// nothing. The same goes for a disk that has been attached, of which it is not even decided
+    /// whether it is good. The C driver begins it.
     fn greets(&self) -> bool {
-        self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
+        let attaches = self.states().any(|s| s.disk == Disk::Negotiating);
+        attaches || self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
     }
 
     pub(super) fn move_resume(&mut self, mut r: Resuming, event: Event, h: &mut impl Host) -> Move {
