@@ -52,21 +52,20 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Resume(r), h);
     }
 
-    /// Whether the peer was told the UUIDs, of the node or of a disk that is being attached, and
-    /// has not yet answered: a generation that begins now would be compared with by one node only,
-    /// and both wait for a bitmap of the other, or for nothing. The C driver begins it.
-    fn greets(&self, vol: VolIx) -> bool {
-        self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
-            || self.state(vol).disk == Disk::Negotiating
+    /// Whether the peer was told the UUIDs and has not yet answered: a generation that begins now
+    /// would be compared with by one node only, and both wait for a bitmap of the other, or for
+    /// nothing. The same goes for a disk that has been attached, of which it is not even decided
+    /// whether it is good. The C driver begins it.
+    fn greets(&self) -> bool {
+        let attaches = self.states().any(|s| s.disk == Disk::Negotiating);
+        attaches || self.conn(PEER).is_some_and(|c| c.ctl.state_sent)
     }
 
     pub(super) fn move_resume(&mut self, mut r: Resuming, event: Event, h: &mut impl Host) -> Move {
         let vol = r.vol;
         match (r.step, event) {
-            (Step::Begin, _) if self.greets(vol) && h.now() < r.until => {
-                Move::Poll(Kind::Resume(r))
-            }
-            (Step::Begin, _) if self.greets(vol) => {
+            (Step::Begin, _) if self.greets() && h.now() < r.until => Move::Poll(Kind::Resume(r)),
+            (Step::Begin, _) if self.greets() => {
                 self.gate_open(vol, h);
                 Move::Done(Ss::InTransientState.number())
             }
