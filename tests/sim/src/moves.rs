@@ -87,6 +87,8 @@ struct Book {
     unstored: BTreeSet<u64>,
     /// It is source of a resync that has no name so far.
     unnamed: bool,
+    /// That began before the machine told so.
+    foreseen: bool,
     /// The peer has refused a write since the generation began (NEG_ACK).
     refused: bool,
     wish: Wish,
@@ -132,6 +134,18 @@ fn show(s: &UuidSet) -> String {
 
 fn sourcing(conn: Conn) -> bool {
     matches!(conn, Conn::SyncSource | Conn::PausedSyncS)
+}
+
+impl Book {
+    /// The machine's state after a step, and how often it told that it has become a source. What it
+    /// tells may lie behind; each time counts once.
+    fn sources(&mut self, real: Option<State>, told: usize) {
+        let is = |s: Option<State>| s.is_some_and(|s| sourcing(s.conn));
+        let begun = !is(self.was) && is(real);
+        let foreseen = usize::from(self.foreseen);
+        self.unnamed |= begun || told > foreseen;
+        self.foreseen = is(real) && (self.foreseen || begun) && told == 0;
+    }
 }
 
 /// What a move may be justified by.
@@ -391,16 +405,11 @@ impl World {
             .and_then(|r| r.data_uuids(VOL));
         let before = self.ledger.books[node].held;
         let real = self.real_state(node);
-        for effect in effects {
-            if let Effect::StateChanged {
-                vol: Some(_),
-                old,
-                new,
-            } = effect
-            {
-                self.ledger.books[node].unnamed |= !sourcing(old.conn) && sourcing(new.conn);
-            }
-        }
+        let told = effects.iter().filter(|e| {
+            matches!(e, Effect::StateChanged { vol: Some(_), old, new }
+                if !sourcing(old.conn) && sourcing(new.conn))
+        });
+        self.ledger.books[node].sources(real, told.count());
         if now != before {
             self.uuids_moved(node, before, now, effects);
         }

@@ -104,6 +104,10 @@ impl<S: Store> Resource<S> {
             Some(disk) => real = disk,
             None => return self.hear_besides(vol, peer, h),
         }
+        if os.conn == Conn::WFReportParams && self.is_worse_than_told(vol) {
+            self.connect_anew(h);
+            return;
+        }
         let mut conn = followed(os.conn, peer.conn, real);
         let able = peer.disk >= Disk::Negotiating && os.disk >= Disk::Negotiating;
         let outcome = match decided {
@@ -229,6 +233,15 @@ impl<S: Store> Resource<S> {
             && os.conn == Conn::Connected
             && peer.conn > Conn::SyncSource;
         Some(if flaps { Disk::UpToDate } else { real })
+    }
+
+    /// Whether the own disk has become bad, by an error that is passed on, after the peer was told
+    /// that it is good: the two would decide by different states. With C nodes both become target,
+    /// for ever.
+    fn is_worse_than_told(&self, vol: VolIx) -> bool {
+        self.vol(vol).is_some_and(|v| {
+            v.state.disk == Disk::Inconsistent && v.ctl.told_disk > Disk::Inconsistent
+        })
     }
 
     fn considers_resync(&self, vol: VolIx, os: State, peer: State) -> bool {

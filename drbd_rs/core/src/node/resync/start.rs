@@ -127,11 +127,6 @@ impl<S: Store> Resource<S> {
         if state.conn < conn::State::Connected || state.disk < disk::State::Negotiating {
             return;
         }
-        if side == Side::Source && state.pdsk <= disk::State::Failed {
-            // The peer has lost its disk while the helper ran. The C driver begins, and takes that
-            // disk for Inconsistent.
-            return;
-        }
         let mut change = StateChange::NONE.conn(side.conn());
         change.aftr_isp = Some(!self.may_sync_now(vol));
         change = match side {
