@@ -18,6 +18,8 @@ use drbd_core::units::{BmBit, Sector, SectorRange, Sectors};
 use drbd_core::wire::{OvResult, OvVerdict};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod received;
+
 /// What a device that grew has in its new part, with the number of the node and the place.
 const RUBBISH: u64 = 1 << 62;
 
@@ -481,46 +483,6 @@ impl World {
         self.stats.lost_sectors += lost.len() as u64;
     }
 
-    /// Protocol B: if a disk fails, what it was to write and is acknowledged is as lost as with a
-    /// power failure. It says what it said before, or any of what was on its way.
-    fn received_in_vain(&mut self, node: usize) {
-        let n = &self.nodes[node];
-        let bufs = n.bufs.iter().flat_map(|(_, tags)| tags);
-        let writes = n.writes.iter().flat_map(|(_, w)| &w.tags);
-        let moving: BTreeSet<u64> = bufs.chain(writes).filter(|t| **t != 0).copied().collect();
-        let debt = &mut self.truth.debts[node];
-        let known = debt.one.len().min(n.disk.data_sectors());
-        let data = n.disk.data(Sectors(known as u64));
-        for (sector, found) in (0u32..).zip(data) {
-            let one = [debt.one[sector as usize]];
-            let owed = debt.more.get(&sector).map_or(&one[..], |v| &v[..]);
-            if owed.iter().any(|v| moving.contains(v)) {
-                debt.add(sector, *found);
-            }
-        }
-        self.under_way(node);
-    }
-
-    /// What the disk works on may be there from now on.
-    fn under_way(&mut self, node: usize) {
-        for (_, w) in self.nodes[node].writes.iter() {
-            for (sector, tag) in (w.start.0 as u32..).zip(&w.tags) {
-                self.truth.debts[node].add(sector, *tag);
-            }
-        }
-    }
-
-    /// A write failed; protocol B may have promised it: see [`World::received_in_vain`].
-    pub(crate) fn not_written(&mut self, node: usize, range: SectorRange) {
-        if self.knobs.protocol != 2 {
-            return;
-        }
-        let found = self.nodes[node].disk.read(range);
-        for (sector, value) in (range.start.0 as u32..).zip(found) {
-            self.truth.debts[node].add(sector, value);
-        }
-    }
-
     /// The state of a volume changed.
     pub(crate) fn state_changed(&mut self, node: usize, old: State, new: State) {
         self.nodes[node].state = new;
@@ -568,6 +530,7 @@ impl World {
             } else {
                 let data = self.data(node, self.common_size()).to_vec();
                 self.truth.hand_over(peer, node, &data);
+                self.not_received(node, &data);
             }
         } else if old.disk == Disk::Inconsistent && p.disk < Disk::Consistent {
             self.accept_data_of(node);

@@ -90,16 +90,7 @@ impl<S: Store> Resource<S> {
             p.ctl.greeted |= peer.conn >= Conn::Connected;
         }
         let uuids = v.peers.first().and_then(|p| p.ctl.uuids);
-        let mut real = peer.disk;
-        if real == Disk::Negotiating {
-            let bad = uuids.is_some_and(|u| u.flags & crate::uuid::flags::INCONSISTENT != 0);
-            real = if bad {
-                Disk::Inconsistent
-            } else {
-                Disk::Consistent
-            };
-            self.log(vol, Note::RealPeerDisk(real), h);
-        }
+        let mut real = self.real_disk(vol, peer, h);
         match self.end_of_sync(vol, os, peer, real, h) {
             Some(disk) => real = disk,
             None => return self.hear_besides(vol, peer, h),
@@ -233,6 +224,21 @@ impl<S: Store> Resource<S> {
             && os.conn == Conn::Connected
             && peer.conn > Conn::SyncSource;
         Some(if flaps { Disk::UpToDate } else { real })
+    }
+
+    /// The peer's disk, and what one that is being attached is worth.
+    fn real_disk(&mut self, vol: VolIx, peer: State, h: &mut impl Host) -> Disk {
+        if peer.disk != Disk::Negotiating {
+            return peer.disk;
+        }
+        let uuids = self.vol(vol).and_then(|v| v.peers.first()?.ctl.uuids);
+        let bad = uuids.is_some_and(|u| u.flags & crate::uuid::flags::INCONSISTENT != 0);
+        let real = match bad {
+            true => Disk::Inconsistent,
+            false => Disk::Consistent,
+        };
+        self.log(vol, Note::RealPeerDisk(real), h);
+        real
     }
 
     /// Whether the own disk has become bad, by an error that is passed on, after the peer was told
