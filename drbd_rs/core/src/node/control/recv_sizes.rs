@@ -80,8 +80,7 @@ impl<S: Store> Resource<S> {
         }
         let attached = v.state.disk >= Disk::Negotiating && v.backing.is_some();
         if attached && self.crosses_bitmaps(vol, &p) {
-            let down = StateChange::NONE.conn(Conn::NetworkFailure);
-            self.change_conn(PEER, down, Flags::HARD, h);
+            self.connect_anew(h);
             return Ok(());
         }
         if attached && !self.accept_with_disk(vol, &p, h) {
@@ -310,8 +309,7 @@ impl<S: Store> Resource<S> {
         let good = [s.disk, s.pdsk].map(|d| d == Disk::UpToDate);
         if good != [true; 2] {
             if good != [false; 2] {
-                let down = StateChange::NONE.conn(Conn::NetworkFailure);
-                self.change_conn(PEER, down, Flags::HARD, h);
+                self.connect_anew(h);
             }
             return;
         }

@@ -161,8 +161,8 @@ impl<S: Store> Resource<S> {
         debug_assert_eq!(r.stage, Stage::Active);
         let frozen = r.net.is_live() && !self.is_of_this_connection(id);
         // The disk that had it was detached since, or its log was suspended when it began: nothing
-        // keeps a resync from what it wrote there, and it may say again what it said before, or what
-        // the peer wrote meanwhile. The C driver trusts it, and writes at the peer only.
+        // keeps a resync from what it wrote there, and it may say again what it said before, or
+        // what the peer wrote meanwhile. The C driver trusts it, and writes at the peer only.
         let sized = r.is_write() && r.io.range.len.0 != 0;
         let kept = self.is_logged(&r) && r.claim.is_holding();
         let stale = sized && r.local == Local::Ok && !kept;
