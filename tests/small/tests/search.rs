@@ -143,6 +143,17 @@ fn a_disk_is_flushed_on_its_way_out() {
     ]);
 }
 
+/// A write of a node that has just been promoted waits until its superblock says that the activity
+/// log counts: the target has it already when the power fails.
+#[test]
+fn the_first_write_of_a_primary_is_logged() {
+    let path = [
+        17, 21, 25, 5, 5, 0, 22, 22, 22, 22, 11, 22, 4, 3, 3, 3, 3, 3, 22, 22, 22, 22, 4, 8, 3, 3,
+        3, 5, 5, 17,
+    ];
+    goes(2, &numbers(&path));
+}
+
 /// The same path: what the source hears of the end is on the target's disk, so that a power failure
 /// costs no full sync.
 #[test]

@@ -11,8 +11,9 @@ use super::transfer_log::Queue;
 use super::UNIT;
 
 use super::super::io::{AppOp, Host, VolIx};
-use super::super::{Backing, Resource, Store};
+use super::super::{After, Backing, Resource, Store};
 use crate::al::{Begin, Claim, Wait};
+use crate::state::meta_flags;
 use crate::store::slab::Id;
 
 /// Asks the log for all extents of a claim.
@@ -133,6 +134,24 @@ impl<S: Store> Resource<S> {
             v.io.al_tx.pop_front(&mut self.io.requests);
             self.launch(id, h);
         }
+    }
+
+    /// The bits are in memory: until the superblock says that the activity log counts, nothing on
+    /// the disk tells of a write. The C driver does not wait for that, neither with what a Primary
+    /// without a disk writes here, nor with the first writes of a node that has just been promoted.
+    /// True: it has to be stored first.
+    pub(super) fn log_is_unknown(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        let Some(b) = self.io_backing(vol) else {
+            return false;
+        };
+        let counts = b.disk.flags & meta_flags::PRIMARY_IND != 0;
+        if !counts || b.meta_io.log_counts {
+            return false;
+        }
+        if !b.meta_io.superblock_in_flight {
+            self.md_sync(vol, After::Nothing, h);
+        }
+        true
     }
 
     /// There is no disk any more that could get out of step: nothing needs the log.

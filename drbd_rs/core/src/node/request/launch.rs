@@ -157,7 +157,8 @@ impl<S: Store> Resource<S> {
             self.settle(id, h);
             return;
         }
-        if local && sized && !remote && self.goes_on_alone(r.vol, s, h) {
+        let alone = local && sized && !remote && self.goes_on_alone(r.vol, s, h);
+        if alone || local && sized && self.log_is_unknown(r.vol, h) {
             self.hold(id);
             return;
         }

@@ -26,7 +26,7 @@ use super::super::{After, Resource, Store, Violation, PEER};
 use super::stats::Moved;
 use crate::al::{Begin, Claim};
 use crate::limits::{MAX_BATCH_BIO_SIZE, MAX_BIO_SIZE};
-use crate::state::{disk::State as Disk, meta_flags};
+use crate::state::disk::State as Disk;
 use crate::store::slab::Id;
 use crate::units::{Sector, SectorRange};
 use crate::wire::data::dp;
@@ -427,23 +427,6 @@ impl<S: Store> Resource<S> {
             self.start_generation(vol, h);
         }
         self.io_vol(vol).is_some_and(|v| v.io.generation)
-    }
-
-    /// The bits are in memory: until the superblock says that the activity log counts, nothing on
-    /// the disk tells of a write. The C driver does not wait for that. True: it has to be stored
-    /// first.
-    fn log_is_unknown(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
-        let Some(b) = self.io_backing(vol) else {
-            return false;
-        };
-        let counts = b.disk.flags & meta_flags::PRIMARY_IND != 0;
-        if !counts || b.meta_io.log_counts {
-            return false;
-        }
-        if !b.meta_io.superblock_in_flight {
-            self.md_sync(vol, After::Nothing, h);
-        }
-        true
     }
 
     /// Begins a generation of data and stores it.

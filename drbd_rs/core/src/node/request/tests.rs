@@ -12,7 +12,7 @@ use crate::meta::Superblock;
 use crate::nl::conf::{DiskConf, NetConf, ResourceOpts};
 use crate::resync_extents::ResyncExtents;
 use crate::state::conn::State as Conn;
-use crate::state::Role;
+use crate::state::{meta_flags, Role};
 use crate::store::lru;
 use crate::units::{AlExtent, BmBit, Minor, Sector, SectorRange, Sectors};
 use crate::wire::data::dp;
@@ -119,7 +119,13 @@ impl Node {
             )
             .is_ok());
         let v = r.volumes[0].as_mut().unwrap();
-        v.backing.put(Box::new(backing()));
+        let mut disk = backing();
+        if role == Role::Primary {
+            // As the superblock says since the promotion.
+            disk.disk.flags = meta_flags::PRIMARY_IND;
+            disk.meta_io.log_counts = true;
+        }
+        v.backing.put(Box::new(disk));
         v.size = SIZE;
         v.state.role = role;
         v.state.disk = Disk::UpToDate;
@@ -603,6 +609,17 @@ fn a_suspended_write_without_data_waits_for_the_disk() {
     n.state().susp_nod = false;
     let fx = n.step(|_, _| ());
     assert_eq!(completion(&n.local(local_token(&fx), Ok(()))), Some(Ok(())));
+}
+
+#[test]
+fn a_new_primary_stores_that_its_log_counts_before_it_writes() {
+    let mut n = Node::connected(Role::Primary);
+    n.backing().meta_io.log_counts = false;
+    let fx = n.write(1, 0);
+    let fx = n.meta(meta_token(&fx));
+    assert!(!has_local(&fx) && packets(&fx).is_empty());
+    let fx = n.meta(meta_token(&fx));
+    assert!(has_local(&fx) && sent_packet(&fx).is_some());
 }
 
 #[test]
