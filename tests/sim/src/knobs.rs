@@ -312,6 +312,54 @@ impl Knobs {
         }
     }
 
+    /// Draws a small world, for a plan that does much in little time.
+    pub fn draw_dense(rng: &mut Rng) -> Knobs {
+        let mut k = Knobs::plain();
+        let pick = |rng: &mut Rng, of: &[u64]| of[rng.below(of.len() as u64) as usize];
+        k.size = pick(rng, &[4000, 4000, 9000]);
+        k.protocol = pick(rng, &[1, 2, 3, 3, 3]);
+        if rng.percent(25) {
+            k.protocol = 3;
+            k.two_primaries = 1;
+        }
+        let (protocol, both) = (k.protocol, k.two_primaries != 0);
+        let fencing: &[u64] = if protocol == 1 { &[1] } else { &[1, 2] };
+        let balancing: &[u64] = if protocol == 3 { &[1, 2, 3] } else { &[0] };
+        let versions: &[u64] = match both {
+            true => &[100],
+            false => &[86, 91, 95, 96, 99, 100],
+        };
+        let mut some = |name: &str, percent: u64, of: &[u64]| {
+            if rng.percent(percent) {
+                k.set(name, pick(rng, of)).expect("a knob");
+            }
+        };
+        some("resync_rate", 50, &[4000, 100_000]);
+        some("on_no_data", 30, &[1]);
+        some("fencing", 30, fencing);
+        some("on_io_error", 35, &[0, 1]);
+        some("al_updates", 20, &[0]);
+        some("csums", 20, &[1]);
+        some("cache", 20, &[0]);
+        some("begin", 20, &[1, 2, 3, 4]);
+        some("timeout", 30, &[10, 30]);
+        some("lame", 20, &[50]);
+        some("max_buffers", 20, &[32]);
+        some("disk_timeout", 15, &[30]);
+        some("read_balancing", 20, balancing);
+        some("discard", 15, &[1]);
+        some("after_sb_0p", 30, &[1, 2, 3, 4]);
+        some("apv", 20, versions);
+        if k.begin == 1 && k.apv < SKIPS_RESYNC {
+            k.begin = 0;
+        }
+        if k.protocol == 1 && rng.percent(30) {
+            k.on_congestion = 1;
+            k.cong_extents = pick(rng, &[2, 3]);
+        }
+        k
+    }
+
     /// Draws a world: usual in most things, unusual in some.
     pub fn draw(rng: &mut Rng) -> Knobs {
         let mut k = Knobs::plain();

@@ -15,6 +15,7 @@ pub mod algebra;
 mod begin;
 pub mod chaos;
 pub mod cover;
+pub mod dense;
 pub mod disk;
 pub mod drbdmeta;
 mod io;

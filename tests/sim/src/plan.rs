@@ -12,6 +12,7 @@
 //! Each line after the first two: microseconds to wait, what, on which node, two numbers. As the
 //! list is all there is, lines can be taken out of it one by one.
 
+use crate::dense::{self, is_dense};
 use crate::jobs::EXIT;
 use crate::knobs::Knobs;
 use crate::rng::Rng;
@@ -197,6 +198,9 @@ fn arguments(op: Op, rng: &mut Rng) -> (u64, u64) {
 impl Plan {
     /// Draws a run.
     pub fn draw(seed: u64) -> Plan {
+        if is_dense(seed) {
+            return dense::draw(seed);
+        }
         let mut rng = Rng::new(seed);
         let knobs = Knobs::draw(&mut rng);
         // Swarm: of what is not needed for life, each run leaves about half out.

@@ -298,9 +298,8 @@ fn now_connection(now: &mut NowSet, old: State, new: State) {
 }
 
 fn later_data(later: &mut LaterSet, old: State, new: State, apv: u32) {
-    let both_good = |s: State| s.disk == Disk::UpToDate && s.pdsk == Disk::UpToDate;
     later.when(
-        !both_good(old) && both_good(new),
+        !old.both_good() && new.both_good(),
         Later::ForgetCrashedPrimary,
     );
     later.when(

@@ -75,6 +75,11 @@ impl State {
         matches!(self.conn, conn::State::Ahead | conn::State::WFBitMapS)
     }
 
+    /// Both copies are UpToDate.
+    pub(crate) fn both_good(self) -> bool {
+        self.disk == disk::State::UpToDate && self.pdsk == disk::State::UpToDate
+    }
+
     /// Primary without access to good data on either side.
     pub(super) fn primary_without_data(self) -> bool {
         self.role.is_primary()

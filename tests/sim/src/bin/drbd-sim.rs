@@ -11,7 +11,9 @@
 //! drbd-sim mutant LIST N DIR  plants one in the sources below DIR, says its name
 //! ```
 //!
-//! `SIM_SHRINK=n` makes a plan shorter in at most so many runs.
+//! `SIM_SHRINK=n` makes a plan shorter in at most so many runs. With `SIM_STEP=8 ... seconds N FROM`
+//! only each eighth seed is run: from one that is 6 modulo 8 on all are dense (`dense.rs`).
+//! `SIM_RUNS=n` ends it after so many, `SIM_SEEDS=n` names so many failing seeds of each kind.
 //!
 //! `hunt` compares with the rates of the file `SIM_RATES` (made by `rates N`), as long as there
 //! are bugs of our own: what has been planted has to make some way to fail clearly more frequent.
@@ -31,8 +33,11 @@ const SHRINK: usize = 600;
 
 /// What all threads share.
 struct Shared {
+    /// How many runs have begun.
+    begun: AtomicU64,
     from: u64,
-    next: AtomicU64,
+    step: u64,
+    most: u64,
     stop: AtomicBool,
     stats: Mutex<Stats>,
     /// Seeds that failed: seed, oracle, what was found.
@@ -41,6 +46,10 @@ struct Shared {
 
 /// How often each oracle fails without a planted bug: count, oracle; and among how many runs.
 type Usual = (u64, Vec<(u64, String)>);
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|n| n.parse().ok())
+}
 
 fn usual() -> Usual {
     let path = std::env::var("SIM_RATES").unwrap_or_default();
@@ -77,16 +86,20 @@ fn work(shared: &Shared, until: Instant, usual: Option<&Usual>) {
     let mut own = Stats::default();
     let mut merged = Instant::now();
     while Instant::now() < until && !shared.stop.load(Ordering::Relaxed) {
-        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
+        let nth = shared.begun.fetch_add(1, Ordering::Relaxed);
+        if nth >= shared.most {
+            shared.stop.store(true, Ordering::Relaxed);
+            break;
+        }
+        let seed = shared.from + nth * shared.step;
         let outcome = run(&Plan::draw(seed), false);
         own.merge(&outcome.stats);
         if let Some(v) = outcome.violation {
             let mut failed = shared.failed.lock().expect("no panic");
             failed.push((seed, v.oracle.clone(), v.why));
-            let runs = seed - shared.from + 1;
             let stop = usual
                 .as_ref()
-                .is_some_and(|usual| stands_out(&failed, runs, usual));
+                .is_some_and(|usual| stands_out(&failed, nth + 1, usual));
             shared.stop.fetch_or(stop, Ordering::Relaxed);
         }
         if merged.elapsed() > Duration::from_secs(1) {
@@ -107,13 +120,12 @@ fn many(
     usual: Option<&Usual>,
 ) -> (Stats, Vec<(u64, String, String)>, f64) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = std::env::var("SIM_THREADS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(cores);
+    let threads = setting("SIM_THREADS").map_or(cores, |n| n as usize);
     let shared = Shared {
+        begun: AtomicU64::new(0),
         from,
-        next: AtomicU64::new(from),
+        step: setting("SIM_STEP").unwrap_or(1),
+        most: setting("SIM_RUNS").unwrap_or(u64::MAX),
         stop: AtomicBool::new(false),
         stats: Mutex::new(Stats::default()),
         failed: Mutex::new(Vec::new()),
@@ -125,7 +137,8 @@ fn many(
             s.spawn(|| work(&shared, until, usual));
         }
         let mut told = Instant::now();
-        while usual.is_none() && Instant::now() < until {
+        let over = || Instant::now() >= until || shared.stop.load(Ordering::Relaxed);
+        while usual.is_none() && !over() {
             std::thread::sleep(Duration::from_millis(200));
             if told.elapsed() > Duration::from_secs(30) {
                 told = Instant::now();
@@ -154,8 +167,9 @@ fn seconds(n: u64, from: u64) -> ExitCode {
             None => kinds.push((oracle, vec![seed], why)),
         }
     }
+    let most = setting("SIM_SEEDS").map_or(12, |n| n as usize);
     for (oracle, seeds, why) in &kinds {
-        let some: Vec<String> = seeds.iter().take(12).map(u64::to_string).collect();
+        let some: Vec<String> = seeds.iter().take(most).map(u64::to_string).collect();
         let (n, some) = (seeds.len(), some.join(" "));
         println!("FAILED {n} times, by seeds {some}: {oracle}: {why}");
     }
@@ -178,10 +192,8 @@ fn one(plan: &Plan, trace: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     println!("FAILED: {}: {}", v.oracle, v.why);
-    let tries = std::env::var("SIM_SHRINK")
-        .ok()
-        .and_then(|n| n.parse().ok());
-    plan = shrink(&plan, &v.oracle, tries.unwrap_or(SHRINK));
+    let tries = setting("SIM_SHRINK").map_or(SHRINK, |n| n as usize);
+    plan = shrink(&plan, &v.oracle, tries);
     let again = run(&plan, true);
     again.trace.iter().for_each(|l| println!("{l}"));
     let why = again.violation.map_or(String::new(), |v| v.why);

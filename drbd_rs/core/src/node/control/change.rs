@@ -267,6 +267,11 @@ impl<S: Store> Resource<S> {
         }
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.demoting |= meta_flags::log_counts(old) && !meta_flags::log_counts(new.state);
+            if !old.role.is_primary() && new.state.role.is_primary() {
+                v.ctl.promoted_disk = old.disk != new.state.disk;
+            }
+            // Nothing that the peer refused before is missing there any more.
+            v.ctl.peer_lacks &= old.both_good() || !new.state.both_good();
             v.state = new.state;
             v.ctl.after.push(old, new.state, new.warning, parts, apv);
         }

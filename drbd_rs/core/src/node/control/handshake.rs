@@ -13,7 +13,8 @@ use crate::wire::{Name64, Packet, Protocol, RsUuid, Sizes, SyncParam, Uuids};
 
 use super::super::io::{Effect, Host, Payload, PeerIx, SendToken, Sock, VolIx};
 use super::super::note::{Note, Setting};
-use super::super::{Resource, Store, PEER};
+use super::super::{After, Resource, Store, PEER};
+use super::Next;
 
 /// What `c_size` is when the peer is to answer with its own sizes.
 const ASK_FOR_SIZES: u64 = 0;
@@ -185,6 +186,37 @@ impl<S: Store> Resource<S> {
         };
         v.ctl.told_bits = dirty_bits;
         self.send_of_volume(vol, Packet::Uuids(p), h);
+    }
+
+    /// Sends UUIDs, and `state` as that of the volume. What this node began is on its disk before
+    /// that: a power failure might take it back. The C driver does not wait.
+    pub(super) fn tell_stored(&mut self, vol: VolIx, state: State, h: &mut impl Host) {
+        if self.md_begins(vol) {
+            let waits = self
+                .vol_mut(vol)
+                .is_some_and(|v| core::mem::replace(&mut v.ctl.tells_again, true));
+            if !waits {
+                self.md_stable(vol, After::Control(Next::TellAgain { vol }), h);
+            }
+            return;
+        }
+        self.send_uuids(vol, 0, h);
+        self.send_state(vol, state, h);
+    }
+
+    /// It is, or the disk is lost. Another connection has begun with other words.
+    pub(super) fn tell_again(&mut self, vol: VolIx, stable: bool, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        v.ctl.tells_again = false;
+        let now = v.state;
+        if now.conn < Conn::Connected {
+            return;
+        }
+        if stable {
+            self.tell_stored(vol, now, h);
+        } else {
+            self.send_state(vol, now, h);
+        }
     }
 
     /// Sends `state` as that of the volume.

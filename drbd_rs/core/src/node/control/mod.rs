@@ -98,6 +98,11 @@ pub enum Next {
     CleanedUp,
     /// A new generation of data is stored, and the peer may be greeted.
     GenerationStored,
+    /// What this node began is stored, and the peer hears its UUIDs and state.
+    TellAgain {
+        /// Of which volume.
+        vol: VolIx,
+    },
     /// The superblock says that the activity log does not count.
     LogStops {
         /// Of which volume.
@@ -254,6 +259,8 @@ pub(crate) struct VolumeControl {
     pub(crate) new_current_uuid: bool,
     /// The peer has refused a write of this node since the current UUID is what it is.
     pub(crate) peer_lacks: bool,
+    /// The last promotion changed the state of the disk: it made it UpToDate.
+    pub(crate) promoted_disk: bool,
     /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
     /// greeted.
     pub(crate) frozen_lost: bool,
@@ -289,6 +296,8 @@ pub(crate) struct VolumeControl {
     /// begins it with the question, and keeps it if the peer then keeps its disk: two generations,
     /// and a split brain that is none.
     pub(crate) peer_detaches: bool,
+    /// The peer hears the UUIDs once more as soon as they are stable.
+    pub(crate) tells_again: bool,
     /// The peer, if there is one, was told that the disk failed.
     pub(crate) failure_sent: bool,
     /// So it was, the helper too, and the superblock is written.
@@ -327,8 +336,9 @@ pub(crate) struct VolumeControl {
 crate::key::key! {
     VolumeControl {
         opened, new_current_uuid, frozen_lost, marks_lost, crashed_primary, peer_lacks,
+        promoted_disk,
         consider_resync, resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
-        was_read_error, force_detach, demoting, peer_detaches, failure_sent, failure_told,
+        was_read_error, force_detach, demoting, peer_detaches, tells_again, failure_sent, failure_told,
         last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
         sizes_due, told_role, told_disk, sizes_parked, after
     }
@@ -407,6 +417,7 @@ impl VolumeControl {
             opened: 0,
             new_current_uuid: false,
             peer_lacks: false,
+            promoted_disk: false,
             frozen_lost: false,
             marks_lost: false,
             crashed_primary: false,
@@ -422,6 +433,7 @@ impl VolumeControl {
             force_detach: false,
             demoting: false,
             peer_detaches: false,
+            tells_again: false,
             failure_sent: false,
             failure_told: false,
             last_words: disk::LastWords::None,

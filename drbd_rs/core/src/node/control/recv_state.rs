@@ -156,8 +156,7 @@ impl<S: Store> Resource<S> {
     /// The peer's attach came to nothing. It has to find out as well; the C driver lets it wait.
     fn peer_attach_aborted(&mut self, vol: VolIx, state: State, h: &mut impl Host) {
         self.log(vol, Note::PeerAttachAborted, h);
-        self.send_uuids(vol, 0, h);
-        self.send_state(vol, state, h);
+        self.tell_stored(vol, state, h);
     }
 
     /// A dry run of the peer's ends by a lost connection; anything else for good.
@@ -317,8 +316,7 @@ impl<S: Store> Resource<S> {
             && peer.conn <= Conn::Connected
             && peer.disk != Disk::Negotiating
         {
-            self.send_uuids(vol, 0, h);
-            self.send_state(vol, ns, h);
+            self.tell_stored(vol, ns, h);
         }
         for p in self
             .vol_mut(vol)

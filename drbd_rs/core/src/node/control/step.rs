@@ -147,6 +147,7 @@ impl<S: Store> Resource<S> {
             Next::SizesSettled { vol } => self.sizes_settled(vol, h),
             Next::CleanedUp => self.cleaned_up(PEER),
             Next::GenerationStored => self.generation_stored(PEER),
+            Next::TellAgain { vol } => self.tell_again(vol, ok, h),
             Next::LogStops { vol } => self.log_stops(vol, ok),
             Next::LogCaughtUp { vol } => self.log_caught_up(vol, ok, h),
             Next::Fenced { peer } => self.fenced(peer, h),

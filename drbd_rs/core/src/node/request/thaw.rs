@@ -203,13 +203,19 @@ impl<S: Store> Resource<S> {
         let Some(r) = self.io.requests.get_mut(id) else {
             return;
         };
+        // What a write that failed has left behind nobody knows. Until it is under way again no
+        // extent of the activity log stands for it, and a resync may begin and end meanwhile.
+        let marks = r.is_write() && (r.touched || r.was_tried());
+        let (vol, range) = (r.vol, r.io.range);
         r.net = Net::None;
-        // What a write that failed has left behind nobody knows.
         r.touched |= r.local != Local::None;
         r.local = Local::None;
         r.postponed = false;
         (r.avoid_local, r.avoid_peer) = (false, false);
         r.sent_at = None;
+        if marks {
+            self.set_out_of_sync(vol, range, h);
+        }
         self.io.log.remove(&mut self.io.requests, id);
         self.readmit(id, h);
     }

@@ -221,8 +221,12 @@ impl<S: Store> Resource<S> {
         let sure = logged && net.is_none_or(|n| n.wire_protocol == 3);
         if let Some(v) = self.vol_mut(vol) {
             let lost = core::mem::take(&mut v.ctl.marks_lost);
+            // What the peer refused is marked here, and no generation was begun for it before the
+            // disk went: it is not known to be the last one by now.
+            let lacks = core::mem::take(&mut v.ctl.peer_lacks);
             let running = s.role == Role::Primary && susp_nod && sure && !lost;
-            v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
+            v.ctl.crashed_primary = lacks
+                || sb.flags.contains(Md::CRASHED_PRIMARY)
                 || (sb.flags.contains(Md::PRIMARY_IND) && !running);
             v.ctl.degraded_wfc = s.role != Role::Primary && sb.was_degraded();
             let told = v.peers.first().map(|p| p.ctl.max_bio);

@@ -214,6 +214,10 @@ impl<S: Store> Resource<S> {
         if !settled {
             return Move::Poll(Kind::Role(r));
         }
+        // The disk may have become good while the peer was being asked, as by a resync from there:
+        // then nothing was forced, and these data have a name. The C driver makes up another one,
+        // and the two nodes go on with different ones.
+        r.forced &= self.vol(vol).is_some_and(|v| v.ctl.promoted_disk);
         if r.forced {
             self.log(vol, Note::ForcedUpToDate, h);
         }
