@@ -405,6 +405,7 @@ impl<S: Store> Resource<S> {
             for p in v.peers.iter_mut() {
                 p.ctl.uuids = None;
                 p.ctl.greeted = false;
+                p.ctl.awaits_name = false;
                 p.ctl.prepares = None;
                 p.ctl.limits = None;
             }

@@ -18,6 +18,7 @@
 
 pub mod admin;
 mod after_change;
+mod at_odds;
 mod change;
 mod connect;
 mod disk;
@@ -360,6 +361,8 @@ pub(crate) struct PeerDeviceControl {
     pub(crate) limits: Option<QueueLimits>,
     /// The peer has said that it is connected, too: no word from before that is under way.
     pub(crate) greeted: bool,
+    /// The peer has said that it waits for the name of a resync.
+    pub(crate) awaits_name: bool,
     /// What is being written before the peer's word is acted on.
     pub(crate) prepares: Option<recv_state::Prepares>,
     /// The own data of this volume are given up should there be a split brain.
@@ -463,6 +466,7 @@ impl PeerDeviceControl {
             max_bio: crate::limits::MAX_BIO_SIZE_SAFE,
             limits: None,
             greeted: false,
+            awaits_name: false,
             prepares: None,
             discard_my_data: false,
         }

@@ -63,7 +63,7 @@ impl<S: Store> Resource<S> {
         p: Sizes,
         h: &mut impl Host,
     ) -> Result<(), Violation> {
-        let Some(v) = self.vol_mut(vol) else {
+        let Some(v) = self.vol(vol) else {
             return Ok(());
         };
         // The device covers at most 2^51 sectors: more is nonsense.
@@ -71,10 +71,13 @@ impl<S: Store> Resource<S> {
         if [p.d_size, p.u_size, p.c_size].iter().any(|s| *s > most) {
             return Err(Violation::Range);
         }
-        if v.ctl.resize.is_some() || attaches(v.state) {
+        if v.ctl.resize.is_some() || attaches(v.state) || self.asks_for_role(vol) {
             self.park_sizes(vol, p);
             return Ok(());
         }
+        let Some(v) = self.vol_mut(vol) else {
+            return Ok(());
+        };
         for peer in v.peers.iter_mut() {
             peer.ctl.size = Sectors(p.d_size);
         }
@@ -166,6 +169,9 @@ impl<S: Store> Resource<S> {
         for ix in 0..self.volume_slots() {
             let vol = VolIx(ix);
             let settled = |v: &&mut Volume<S>| v.ctl.resize.is_none() && !attaches(v.state);
+            if self.asks_for_role(vol) {
+                continue;
+            }
             let Some(v) = self.vol_mut(vol).filter(settled) else {
                 continue;
             };
@@ -325,6 +331,12 @@ impl<S: Store> Resource<S> {
         } else {
             let change = StateChange::NONE.conn(Conn::WFSyncUUID);
             self.change_state(vol, change, Flags::VERBOSE, h);
+            let now = self.state(vol);
+            if now.conn == Conn::WFSyncUUID {
+                // A peer that takes itself for the target, too, or knows of nothing, would let
+                // this node wait for ever (`at_odds.rs`). The C driver does not tell.
+                self.send_state(vol, now, h);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::wire::{Packet, ReqReply, ReqState};
 
 use super::super::io::{Host, PeerIx, Sock, VolIx};
 use super::super::note::Note;
-use super::super::{Resource, Store, Violation, PEER};
+use super::super::{Resource, Store, Violation, Volume, PEER};
 use super::{Flags, StateChange};
 
 /// A request to the peer that waits for an answer.
@@ -173,6 +173,13 @@ impl<S: Store> Resource<S> {
         if r.reply == Reply::Yes && begins(r.change) && code.is_refusal() {
             self.began_alone(h);
         }
+        let granted = r.change.role.filter(|_| r.reply == Reply::Yes);
+        if let (Some(vol), Some(role)) = (r.vol, granted) {
+            // The peer knows, though no STATE has told it.
+            if let Some(v) = self.vol_mut(vol) {
+                v.ctl.told_role = role;
+            }
+        }
         Some(code)
     }
 
@@ -200,6 +207,13 @@ impl<S: Store> Resource<S> {
                 self.log_peer(Note::ConnChangeRefused { code, old, wanted }, h);
             }
         }
+    }
+
+    /// Whether the peer is being asked for another role of this node: nobody here knows which one
+    /// it sees.
+    pub(super) fn asks_for_role(&self, vol: VolIx) -> bool {
+        let request = self.conn(PEER).and_then(|c| c.ctl.request);
+        request.is_some_and(|r| r.vol == Some(vol) && r.change.role.is_some())
     }
 
     /// Forgets the outstanding request: it is decided, or whoever asked does not want to know.
@@ -278,6 +292,8 @@ impl<S: Store> Resource<S> {
             Ss::NotSupported
         } else if detaches && self.outdates_itself() {
             Ss::ConcurrentStChg
+        } else if self.is_no_time_to_verify(vol, change) {
+            Ss::InTransientState
         } else {
             self.change_of_peer(vol, change, detaches, h)
         };
@@ -287,6 +303,13 @@ impl<S: Store> Resource<S> {
         let vnr = self.vnr(vol);
         self.send_plain(peer, Sock::Meta, vnr, packet, h);
         Ok(())
+    }
+
+    /// Whether a verify would begin while this node is taking another size over: the peer may ask
+    /// for what the device is still to get. The C driver ends the connection then.
+    fn is_no_time_to_verify(&self, vol: VolIx, change: StateChange) -> bool {
+        let sized = |v: &Volume<S>| v.ctl.resize.is_some() || v.ctl.sizes_parked.is_some();
+        change.conn == Some(Conn::VerifyT) && self.vol(vol).is_some_and(sized)
     }
 
     /// The peer may change one volume, unless a rule is against it.

@@ -131,7 +131,7 @@ impl<S: Store> Resource<S> {
         let mut worked = self.connect_pump(PEER, h);
         worked |= self.after_change_pump(h);
         worked |= self.operation_pump(h);
-        worked
+        worked | self.odds_pump(h)
     }
 
     /// What was waited for is over.

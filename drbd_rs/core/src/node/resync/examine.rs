@@ -120,6 +120,7 @@ impl<S: Store> Resource<S> {
         }
         if !slot.current {
             self.let_go(vol, ix, h);
+            self.compared_in_vain(vol, slot, h);
             return;
         }
         let digest = match result {
@@ -182,8 +183,10 @@ impl<S: Store> Resource<S> {
             if let Some(own) = proof {
                 rs.pending = rs.pending.saturating_add(1);
                 self.send_digest(vol, Packet::OvReply, slot, own, h);
-            } else {
+            } else if slot.current {
                 self.judged(vol, slot, equal, h);
+            } else {
+                self.compared_in_vain(vol, slot, h);
             }
         }
         false

@@ -17,6 +17,7 @@ impl<S: Store> Resource<S> {
     /// Follows what the state of a volume has become.
     pub(super) fn follow_state(&mut self, vol: VolIx, h: &mut impl Host) {
         self.start_needs_disks(vol);
+        self.release_verified(vol);
         let conn = self.rs_conn(vol);
         let now = h.now();
         let Some(rs) = self.rs_mut(vol) else { return };
@@ -86,6 +87,7 @@ impl<S: Store> Resource<S> {
         rs.finish.forget();
         rs.start.cancel();
         rs.source.forget();
+        rs.verify.asked = false;
         rs.abandon_offers();
         if let Some((_, disk)) = self.rs_disk_mut(vol) {
             disk.extents.cancel_all();
@@ -120,6 +122,28 @@ impl<S: Store> Resource<S> {
             }
         }
         rs.source.forget();
+        disk.extents.cancel_all();
+    }
+
+    /// A verify is over, and the peer has lost its disk. Each block that it was asked for keeps its
+    /// extent locked until the answer is here; but the peer's next write, which has to go through
+    /// the activity log from now on, would wait for that extent, and in front of the answer. So it
+    /// does with the C driver, for ever. Nothing is compared any more: the verdicts that are still
+    /// to be given concern nobody here.
+    fn release_verified(&mut self, vol: VolIx) {
+        let gone = self.rs_vol(vol).is_some_and(|v| {
+            v.state.conn == conn::State::Connected && v.state.pdsk < disk::State::Inconsistent
+        });
+        let Some((rs, disk)) = self.rs_disk_mut(vol).filter(|_| gone) else {
+            return;
+        };
+        if !core::mem::take(&mut rs.verify.asked) {
+            return;
+        }
+        rs.pending = 0;
+        for slot in rs.slots.iter_mut().filter(|s| s.kind == Kind::Judge) {
+            slot.current = false;
+        }
         disk.extents.cancel_all();
     }
 

@@ -239,6 +239,7 @@ impl<S: Store> Resource<S> {
             if let Some(rs) = self.rs_mut(vol) {
                 rs.release(ix);
             }
+            self.compared_in_vain(vol, slot, h);
             return;
         }
         match buf.filter(|_| result.is_ok()) {

@@ -55,6 +55,16 @@ impl Start {
 }
 
 impl<S: Store> Resource<S> {
+    /// Whether a resync is about to start here.
+    pub(crate) fn resync_begins(&self, vol: VolIx) -> bool {
+        self.rs(vol).is_some_and(|rs| rs.start.side.is_some())
+    }
+
+    /// Whether the peer has given a resync its name, and this node is not its target, not yet.
+    pub(crate) fn resync_has_name(&self, vol: VolIx) -> bool {
+        self.rs(vol).is_some_and(|rs| rs.start.uuid.is_some())
+    }
+
     /// Starts a resync as soon as the helper agrees.
     pub(crate) fn start_resync(&mut self, vol: VolIx, side: Side, h: &mut impl Host) {
         let conn = self.rs_conn(vol);
@@ -152,6 +162,7 @@ impl<S: Store> Resource<S> {
         rs.rate.reset(&conf, events);
         rs.lazy_at = now;
         rs.finish.forget();
+        rs.verify.asked = false;
         rs.seen = side.conn();
         rs.target.cursor = crate::units::BmBit(0);
         rs.target.arm(now);

@@ -62,6 +62,11 @@ pub(super) struct Verify {
     begun: bool,
     /// It has another stop sector now: perhaps all was asked for up to the old one.
     moved: bool,
+    /// The device when it began. What a resize adds is not compared: the peer, which may not have
+    /// that yet, could not read it. (The C driver asks for it.)
+    size: Sectors,
+    /// The peer was asked, and may have answers to give even if the verify is over.
+    pub(super) asked: bool,
 }
 
 impl Verify {
@@ -79,6 +84,8 @@ impl Verify {
             quota: 0,
             begun: false,
             moved: false,
+            size: Sectors(0),
+            asked: false,
         }
     }
 
@@ -135,16 +142,19 @@ impl<S: Store> Resource<S> {
         let tells = self.connected(PEER).is_some_and(|a| a.apv >= TELLS_START);
         let conf = self.rate_conf(vol);
         let (_, events) = self.app_pressure(vol);
-        let Some((rs, disk)) = self.rs_disk_mut(vol) else {
+        let size = self.rs_vol(vol).map_or(Sectors(0), |v| v.size);
+        let Some((rs, _)) = self.rs_disk_mut(vol) else {
             return;
         };
-        let bits = disk.bitmap.bits();
+        let bits = size.bits();
         let last = bits.saturating_sub(1);
         let mut start = rs.verify.start.filter(|_| tells).unwrap_or(Sector(0));
         if start.bit().0 >= bits {
             start = BmBit(last).sector();
         }
         let v = &mut rs.verify;
+        v.size = size;
+        v.asked |= source;
         v.left = bits;
         v.position = Sector(0);
         v.start = (!tells).then_some(Sector(0));
@@ -169,22 +179,16 @@ impl<S: Store> Resource<S> {
 
     /// A verify is over or given up: where it has got to is where the next one starts.
     pub(crate) fn verify_ends(&mut self, vol: VolIx, h: &mut impl Host) {
-        let bits = self.bitmap_bits(vol);
         let Some(rs) = self.rs_mut(vol) else { return };
         let v = &mut rs.verify;
         v.asks_no_more();
-        let reached = BmBit(bits.saturating_sub(v.left)).sector();
+        let reached = BmBit(v.size.bits().saturating_sub(v.left)).sector();
         v.start = Some(reached);
         if v.left == 0 {
             v.start = Some(Sector(0));
         } else {
             self.rs_log(vol, Note::VerifyReached(reached), h);
         }
-    }
-
-    fn bitmap_bits(&self, vol: VolIx) -> u64 {
-        let backing = self.rs_vol(vol).and_then(|v| v.backing.as_ref());
-        backing.map_or(0, |b| b.bitmap.bits())
     }
 
     fn stops_at_sector(&self) -> bool {
@@ -228,7 +232,7 @@ impl<S: Store> Resource<S> {
             return;
         };
         let v = &mut rs.verify;
-        let capacity = disk.bitmap.capacity();
+        let capacity = v.size;
         let at = v.position;
         if at.0 >= capacity.0 || (v.begun && stops && at >= v.stop) {
             v.asks_no_more();
@@ -276,7 +280,6 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         let tells = self.connected(PEER).is_some_and(|a| a.apv >= TELLS_START);
-        let bits = self.bitmap_bits(vol);
         let now = h.now();
         self.recv_resync_request(vol, req, Kind::Prove, h)?;
         let target = self.rs_conn(vol) == conn::State::VerifyT;
@@ -284,6 +287,7 @@ impl<S: Store> Resource<S> {
             return Ok(());
         };
         if target && tells && rs.verify.start.is_none() {
+            let bits = rs.verify.size.bits();
             let left = bits.saturating_sub(req.sector.bit().0);
             rs.verify.start = Some(req.sector);
             rs.verify.position = req.sector;
@@ -374,6 +378,14 @@ impl<S: Store> Resource<S> {
         let stop = self.rs(vol).map_or(NO_STOP, |rs| rs.verify.stop);
         if left == Some(0) || (left.is_some() && stops && slot.range.end() >= stop) {
             self.verify_done(vol, h);
+        }
+    }
+
+    /// A block that was being compared is of a verify that was given up, with its extent: the peer
+    /// waits for a verdict all the same.
+    pub(super) fn compared_in_vain(&mut self, vol: VolIx, slot: Slot, h: &mut impl Host) {
+        if slot.kind == Kind::Judge {
+            self.send_verdict(vol, slot.range, OvVerdict::InSync, h);
         }
     }
 

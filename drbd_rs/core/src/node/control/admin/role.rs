@@ -108,9 +108,9 @@ impl<S: Store> Resource<S> {
 
     pub(super) fn move_role(&mut self, mut r: RoleChange, event: Event, h: &mut impl Host) -> Move {
         match (r.step, event) {
-            // The roles say which node is the source of what a resize has added, and the peer has
-            // answered with those of before. The C driver does not wait.
-            (Step::Begin, _) if h.now() < r.until && self.owes_sizes(r.vol) => {
+            // The roles say which node is the source of what a resize has added, and the peer goes
+            // by those of before. The C driver does not wait.
+            (Step::Begin, _) if h.now() < r.until && self.is_being_sized(r.vol) => {
                 Move::Poll(Kind::Role(r))
             }
             (Step::Begin, _) => {
@@ -160,8 +160,13 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn owes_sizes(&self, vol: VolIx) -> bool {
-        self.vol(vol).is_some_and(|v| v.ctl.sizes_due)
+    /// Whether this node, or the peer, is still to answer with its size.
+    fn is_being_sized(&self, vol: VolIx) -> bool {
+        let answers = |c: &super::super::VolumeControl| {
+            c.resize.is_some() || c.sizes_rest.is_some() || c.sizes_parked.is_some()
+        };
+        self.vol(vol)
+            .is_some_and(|v| v.ctl.sizes_due || answers(&v.ctl))
     }
 
     fn role_asked(&mut self, mut r: RoleChange, h: &mut impl Host) -> Move {

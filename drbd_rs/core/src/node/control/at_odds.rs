@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Two nodes that do not agree on whether there is a resync between them.
+//!
+//! Each node draws its conclusions from what it has heard and from what it remembers: that the
+//! device grew while a disk was attached here, that a `resize` is waiting for an answer. If the
+//! other one concludes something else, one of them waits for ever: for the name of a resync that
+//! nobody begins, or with a name for which nobody waits. What gives that away is looked at here.
+//! The nodes connect anew then: a handshake decides, by what both know. C nodes stay so.
+//!
+//! Invariant: it is looked at only while nothing is under way here that may still lead to the
+//! resync which the peer knows of.
+
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+
+use super::super::io::{Host, VolIx};
+use super::super::{Resource, Store, PEER};
+
+impl<S: Store> Resource<S> {
+    /// The peer has told its state.
+    pub(super) fn note_wait(&mut self, vol: VolIx, peer: Conn) {
+        for p in self
+            .vol_mut(vol)
+            .into_iter()
+            .flat_map(|v| v.peers.iter_mut())
+        {
+            p.ctl.awaits_name = peer == Conn::WFSyncUUID;
+        }
+    }
+
+    /// Connects anew where the nodes are at odds. True: they were.
+    pub(super) fn odds_pump(&mut self, h: &mut impl Host) -> bool {
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            if self.is_at_odds(vol) {
+                self.connect_anew(h);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn is_at_odds(&mut self, vol: VolIx) -> bool {
+        let Some(v) = self.vol_mut(vol) else {
+            return false;
+        };
+        let s = v.state;
+        let idle = s.conn == Conn::Connected;
+        // Another target: it does not wait for what this node is about to do.
+        let target = s.conn == Conn::WFSyncUUID;
+        let disks = s.disk > Disk::Negotiating && s.pdsk > Disk::Negotiating;
+        let awaits = v.peers.iter().any(|p| p.ctl.awaits_name);
+        if awaits && !((idle || target) && disks) {
+            // It has been joined in, or a disk has ended it.
+            let attaches = s.disk >= Disk::Attaching && s.pdsk >= Disk::Attaching;
+            if !(idle && attaches) {
+                self.note_wait(vol, s.conn.min(Conn::Connected));
+            }
+            return false;
+        }
+        let named = idle && disks && self.resync_has_name(vol);
+        (awaits || named) && self.nothing_begins(vol)
+    }
+
+    /// Whether nothing is under way here from which a resync may follow.
+    fn nothing_begins(&self, vol: VolIx) -> bool {
+        let Some(v) = self.vol(vol) else {
+            return false;
+        };
+        let c = &v.ctl;
+        let sized = c.resize.is_some() || c.sizes_parked.is_some() || c.sizes_rest.is_some();
+        let prepares = v.peers.iter().any(|p| p.ctl.prepares.is_some());
+        let asks = self.conn(PEER).is_some_and(|c| c.ctl.request.is_some());
+        !sized && !prepares && !asks && c.after.is_empty() && !self.resync_begins(vol)
+    }
+}
