@@ -30,6 +30,7 @@ pub mod queue;
 pub mod rng;
 pub mod run;
 pub mod stats;
+mod told;
 pub mod truth;
 pub mod world;
 

@@ -278,14 +278,17 @@ impl World {
             sock,
             token,
             packet,
+            payload,
             ..
-        } = effect
+        } = &effect
         else {
             return;
         };
-        if let Packet::OvResult(verdict) = &packet {
+        let (sock, token) = (*sock, *token);
+        if let Packet::OvResult(verdict) = packet {
             self.check_verdict(node, verdict);
         }
+        self.tells_of_write(node, packet, payload);
         let Some(s) = self.nodes[node].sockets.as_mut() else {
             return;
         };
