@@ -67,6 +67,7 @@ impl World {
                 tags,
                 bytes: Vec::new(),
                 fua,
+                of_peer: matches!(data, Data::Buf(_)),
             };
             if !n.writes.insert(Node::key(io), write) {
                 self.violated("tokens are used once", &format!("n{node} {io:?}"));
@@ -208,6 +209,7 @@ impl World {
                 tags: Vec::new(),
                 bytes,
                 fua: flags.fua,
+                of_peer: false,
             };
             if !n.writes.insert(Node::key(io), write) {
                 self.violated("tokens are used once", &format!("n{node} {io:?}"));

@@ -27,6 +27,7 @@ pub mod net;
 pub mod node;
 pub mod plan;
 pub mod queue;
+mod rest;
 pub mod rng;
 pub mod run;
 pub mod stats;

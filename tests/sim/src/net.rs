@@ -186,6 +186,10 @@ impl World {
             return;
         };
         s.ready = true;
+        self.nothing_earlier(node);
+        let Some(s) = self.nodes[node].sockets.as_mut() else {
+            return;
+        };
         let early = std::mem::take(&mut s.early);
         self.measure(node);
         let (apv, features) = self.net.agreed;

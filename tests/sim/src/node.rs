@@ -137,6 +137,8 @@ pub struct InFlight {
     pub bytes: Vec<u8>,
     /// Durable when done.
     pub fua: bool,
+    /// The peer's, or of a resync.
+    pub of_peer: bool,
 }
 
 /// The sockets of a node.
