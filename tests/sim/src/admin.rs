@@ -124,7 +124,10 @@ impl World {
     pub fn power_on(&mut self, node: usize) -> usize {
         assert!(self.nodes[node].res.is_none(), "the node is up already");
         let hot = self.apply_al(node);
-        self.nodes[node].res = Some(machine(self.knobs.resource_opts()));
+        let opts = self.knobs.resource_opts();
+        self.nodes[node].freezes = opts.on_no_data == 1;
+        self.nodes[node].resumed = false;
+        self.nodes[node].res = Some(machine(opts));
         let minor = self.minor(node);
         self.with_machine(node, |res, host| {
             let writes = vec![interval::Slot::EMPTY; REQUESTS + PEER_REQUESTS];

@@ -10,7 +10,7 @@ use drbd_core::node::{
     AppId, AppIo, AppOp, AppResult, BufId, Data, Examine, Examined, Input, IoError, IoFlags,
     IoToken, LocalOp, MetaOp,
 };
-use drbd_core::state::{conn::State as Conn, disk::State as Disk};
+use drbd_core::state::disk::State as Disk;
 use drbd_core::time::Duration;
 use drbd_core::units::{Sector, SectorRange, Sectors};
 
@@ -67,6 +67,7 @@ impl World {
                 tags,
                 bytes: Vec::new(),
                 fua,
+                of_peer: matches!(data, Data::Buf(_)),
             };
             if !n.writes.insert(Node::key(io), write) {
                 self.violated("tokens are used once", &format!("n{node} {io:?}"));
@@ -208,6 +209,7 @@ impl World {
                 tags: Vec::new(),
                 bytes,
                 fua: flags.fua,
+                of_peer: false,
             };
             if !n.writes.insert(Node::key(io), write) {
                 self.violated("tokens are used once", &format!("n{node} {io:?}"));
@@ -325,6 +327,8 @@ impl World {
             link,
             good,
             answered: false,
+            sent: false,
+            epoch: None,
             spare: self.spare(node),
         };
         self.nodes[node].apps.insert(u64::from(app.0), entry);
@@ -345,39 +349,13 @@ impl World {
                 done.io.range
             );
         }
-        if result.is_err() {
-            self.check_error(node, &done);
+        if let Err(why) = result {
+            self.check_error(node, &done, why);
         }
         self.check_generation(node, &done, result);
         self.judge(node, &done, result);
         if let Some(list) = self.completed.as_mut() {
             list.push((node, app, result));
-        }
-    }
-
-    /// The reads that failed so far on the good disk of a connected peer.
-    fn spare(&self, node: usize) -> Option<u64> {
-        let peer = self.peer_of(node);
-        let (own, other) = (self.real_state(node)?, self.real_state(peer)?);
-        let (a, b) = (self.nodes[node].link(), self.nodes[peer].link());
-        let good = own.pdsk == Disk::UpToDate && other.disk == Disk::UpToDate;
-        let linked = own.conn >= Conn::Connected && a != 0 && a == b;
-        (linked && good).then_some(self.nodes[peer].reads_failed)
-    }
-
-    /// An application is told of an error: not while I/O is suspended, and not of a read that the
-    /// peer could have answered all the time.
-    fn check_error(&mut self, node: usize, done: &App) {
-        let n = &self.nodes[node];
-        let what = format!("n{node} {:?} {:?}", done.io.op, done.io.range);
-        // What is told of the state may lie behind what `resume-io` has done.
-        let real = self.real_state(node).is_some_and(|s| s.is_suspended());
-        if real && n.state.is_suspended() {
-            self.violated("nothing fails while I/O is suspended", &what);
-        }
-        let there = done.link == n.link() && done.spare.is_some() && done.spare == self.spare(node);
-        if there && done.io.op == AppOp::Read && !done.io.flags.rahead {
-            self.violated("a read fails only if no copy can be read", &what);
         }
     }
 

@@ -53,6 +53,7 @@ impl World {
             let ready = n.state.disk == Disk::Diskless && n.state.conn == Conn::StandAlone;
             if ready && !n.attached {
                 say!(self, "n{node} is down");
+                self.nothing_kept(node);
                 let random = self.rng.bits() | 1;
                 let n = &mut self.nodes[node];
                 n.switched_off();

@@ -28,9 +28,11 @@ pub mod net;
 pub mod node;
 pub mod plan;
 pub mod queue;
+mod rest;
 pub mod rng;
 pub mod run;
 pub mod stats;
+mod told;
 pub mod truth;
 pub mod world;
 

@@ -18,18 +18,16 @@
 //! Bit 0, the mark of the role, is no part of a name.
 
 use crate::drbdmeta;
-use crate::node::App;
 use crate::run::PATIENCE;
 use crate::world::{say, World, VOL};
 use drbd_core::meta::Superblock;
 use drbd_core::node::admin::Command;
-use drbd_core::node::{AppOp, AppResult, Effect};
+use drbd_core::node::Effect;
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
 use drbd_core::time::Duration;
-use drbd_core::units::SectorRange;
 use drbd_core::uuid::UuidSet;
-use drbd_core::wire::{BlockId, Packet, Uuids};
+use drbd_core::wire::{Packet, Uuids};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Sets of a node that are remembered.
@@ -390,6 +388,7 @@ impl World {
             Command::NewCurrentUuid { .. } => Wish::NewUuid,
             _ => Wish::Nothing,
         };
+        self.ordered_for_applications(node, command);
     }
 
     /// The order is carried out, or refused.
@@ -540,7 +539,7 @@ impl World {
     }
 
     /// The peer could not write.
-    fn refused(&mut self, node: usize) {
+    pub(crate) fn refused(&mut self, node: usize) {
         self.ledger.books[node].refused = true;
     }
 
@@ -582,39 +581,9 @@ impl World {
         self.ledger.books[node].unstored.clear();
     }
 
-    /// The peer says what became of a write; of several of one range the first is sent first.
-    pub(crate) fn hears_of_write(&mut self, node: usize, packet: &Packet) {
-        if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
-            self.refused(node);
-        }
-        let (Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p)) = packet else {
-            return;
-        };
-        let range = SectorRange::new(p.sector, p.blksize);
-        let of_it = |a: &App| a.io.op != AppOp::Read && a.io.range == range;
-        let apps = self.nodes[node].apps.iter();
-        let key = apps.filter(|(_, a)| of_it(a)).map(|(key, _)| key).min();
-        if let Some(app) = key.and_then(|key| self.nodes[node].apps.get_mut(key)) {
-            app.answered = true;
-        }
-    }
-
-    /// An application hears that its write is done, which only this node has.
-    pub(crate) fn check_generation(&mut self, node: usize, done: &App, result: AppResult) {
-        let n = &self.nodes[node];
-        let apart = !done.answered && n.link() == 0 && n.state.conn < Conn::Connected;
-        // The peer is told where it misses writes, and by what name it misses them.
-        let alone = apart || n.state.conn == Conn::Ahead;
-        let writes = matches!(
-            done.io.op,
-            AppOp::Write | AppOp::Discard | AppOp::WriteZeroes { .. }
-        );
-        let good = n.state.disk == Disk::UpToDate && done.good;
-        let held = self.ledger.books[node].held;
-        if alone && writes && good && result.is_ok() && held.is_some_and(|h| h.bitmap == 0) {
-            let why = format!("n{node} {:?}, {}", done.io.range, self.describe());
-            self.violated("what the peer misses is a new generation", &why);
-        }
+    /// The UUIDs of a node.
+    pub(crate) fn held(&self, node: usize) -> Option<UuidSet> {
+        self.ledger.books[node].held
     }
 
     /// All is well: nobody misses anything.

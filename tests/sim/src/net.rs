@@ -186,6 +186,10 @@ impl World {
             return;
         };
         s.ready = true;
+        self.nothing_earlier(node);
+        let Some(s) = self.nodes[node].sockets.as_mut() else {
+            return;
+        };
         let early = std::mem::take(&mut s.early);
         self.measure(node);
         let (apv, features) = self.net.agreed;
@@ -278,14 +282,17 @@ impl World {
             sock,
             token,
             packet,
+            payload,
             ..
-        } = effect
+        } = &effect
         else {
             return;
         };
-        if let Packet::OvResult(verdict) = &packet {
+        let (sock, token) = (*sock, *token);
+        if let Packet::OvResult(verdict) = packet {
             self.check_verdict(node, verdict);
         }
+        self.tells_of_write(node, packet, payload);
         let Some(s) = self.nodes[node].sockets.as_mut() else {
             return;
         };

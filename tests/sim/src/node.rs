@@ -100,6 +100,10 @@ pub struct App {
     pub good: bool,
     /// The peer has acknowledged it.
     pub answered: bool,
+    /// It was given to the sender.
+    pub sent: bool,
+    /// The epoch that it was sent in, if that is closed.
+    pub epoch: Option<u32>,
     /// The peer had a good disk then: how many reads had failed there.
     pub spare: Option<u64>,
 }
@@ -133,6 +137,8 @@ pub struct InFlight {
     pub bytes: Vec<u8>,
     /// Durable when done.
     pub fua: bool,
+    /// The peer's, or of a resync.
+    pub of_peer: bool,
 }
 
 /// The sockets of a node.
@@ -221,6 +227,10 @@ pub struct Node {
     pub write_failed: bool,
     /// Reads that the disk has failed.
     pub reads_failed: u64,
+    /// Applications have to wait while no data can be reached.
+    pub freezes: bool,
+    /// Until `resume-io` says otherwise, as it has.
+    pub resumed: bool,
     /// Its metadata are to be made anew once it is down.
     pub anew: bool,
     /// Applications have the device open.
@@ -269,6 +279,8 @@ impl Node {
             refused: false,
             write_failed: false,
             reads_failed: 0,
+            freezes: false,
+            resumed: false,
             anew: false,
             opened: false,
             writable: false,

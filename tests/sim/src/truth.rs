@@ -486,6 +486,7 @@ impl World {
     /// The state of a volume changed.
     pub(crate) fn state_changed(&mut self, node: usize, old: State, new: State) {
         self.nodes[node].state = new;
+        self.data_back(node, new);
         self.stats.state_changed(&old, &new);
         let peer = self.peer_of(node);
         if old.disk > Disk::Failed && new.disk <= Disk::Failed && self.knobs.protocol == 2 {

@@ -333,7 +333,7 @@ fn later_data(later: &mut LaterSet, old: State, new: State, apv: u32) {
         Later::PeerAttached,
     );
     later.when(
-        lost_contact_to_peer_data(old.pdsk, new.pdsk),
+        lost_contact_to_peer_data(old.pdsk, new.pdsk) || lost_a_bad_copy(old, new),
         Later::PeerDataLost,
     );
     let no_peer_disk = new.pdsk < Disk::Inconsistent;
@@ -448,6 +448,16 @@ pub fn lost_contact_to_peer_data(old: Disk, new: Disk) -> bool {
     (had && lost) || came_back_without
 }
 
+/// The connection to a copy that has become Inconsistent without a resync is lost, as that of a
+/// disk that could not read (`pass_on`). What was on its way there is done here only, and the peer
+/// may come back without having noted that its copy is bad, by a loss of power or by a superblock
+/// that it could not write: both would have the same UUIDs, and no resync. The C driver begins no
+/// generation, as it still calls the copy Inconsistent.
+fn lost_a_bad_copy(old: State, new: State) -> bool {
+    let bad = |s: State| s.pdsk == Disk::Inconsistent;
+    old.conn >= Conn::Connected && new.conn < Conn::Connected && bad(old) && bad(new)
+}
+
 /// What to do with frozen requests before `susp_nod` is cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Thaw {
@@ -460,13 +470,16 @@ pub enum Thaw {
 /// Judges [`Later::ThawNoData`] when it is carried out. `None`: stay suspended.
 ///
 /// `susp_nod_now` is the flag of the resource at this moment; `lowest_conn` and `lowest_disk` are
-/// the worst over all volumes of the connection at this moment.
+/// the worst over all volumes of the connection at this moment. `no_data`: a volume has none, here
+/// or there. A peer that is back without its disk is no reason to go on: applications would hear of
+/// errors, which only `resume-io` may bring about. The C driver goes on.
 pub fn thaw_no_data(
     old: State,
     new: State,
     susp_nod_now: bool,
     lowest_conn: Conn,
     lowest_disk: Disk,
+    no_data: bool,
 ) -> Option<Thaw> {
     if !new.susp_nod || !susp_nod_now {
         return None;
@@ -474,7 +487,8 @@ pub fn thaw_no_data(
     if reattaching(old) && lowest_disk == Disk::UpToDate {
         return Some(Thaw::RestartDiskIo);
     }
-    (reconnecting(old) && lowest_conn >= Conn::Connected).then_some(Thaw::Resend)
+    let back = reconnecting(old) && lowest_conn >= Conn::Connected && !no_data;
+    back.then_some(Thaw::Resend)
 }
 
 /// What to do about the UUIDs when the peer's copy starts to miss writes.

@@ -92,7 +92,7 @@ fn snapshot_of_all_states_and_events() {
     assert_eq!((sum, counts.as_slice()), (SNAPSHOT, COUNTS));
 }
 
-const SNAPSHOT: u64 = 7968976271156717100;
+const SNAPSHOT: u64 = 12253575041697077804;
 const COUNTS: &[(i32, u32)] = &[
     (-21, 630),
     (-18, 37807),

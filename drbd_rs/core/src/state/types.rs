@@ -81,7 +81,7 @@ impl State {
     }
 
     /// Primary without access to good data on either side.
-    pub(super) fn primary_without_data(self) -> bool {
+    pub(crate) fn primary_without_data(self) -> bool {
         self.role.is_primary()
             && self.disk < disk::State::UpToDate
             && self.pdsk < disk::State::UpToDate

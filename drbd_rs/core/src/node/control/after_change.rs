@@ -406,6 +406,7 @@ impl<S: Store> Resource<S> {
             self.ctl.susp.no_data,
             lowest.conn,
             lowest.disk,
+            self.states().any(State::primary_without_data),
         );
         let Some(thaw) = thaw else { return Done::Yes };
         if thaw == Thaw::RestartDiskIo {

@@ -45,6 +45,11 @@ impl<S: Store> Resource<S> {
             if self.io_state(r.vol).is_suspended() && !free {
                 return;
             }
+            if result.is_err() && self.waits_for_news(&r, r.net.is_refused()) {
+                self.await_news(id, h);
+                self.begin_anew(id, h);
+                return;
+            }
             self.complete(id, result, h);
         }
         if self.io.requests.get(id).is_some_and(Request::is_finished) {

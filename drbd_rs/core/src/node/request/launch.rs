@@ -257,6 +257,11 @@ impl<S: Store> Resource<S> {
         if local && remote {
             local = !self.peer_reads(r);
         }
+        if !local && !remote && self.waits_for_news(&r, r.avoid_peer) {
+            self.await_news(id, h);
+            self.readmit(id, h);
+            return;
+        }
         if !local && !remote {
             self.complete(id, Err(IoError::Io), h);
             self.settle(id, h);

@@ -33,6 +33,7 @@ mod launch;
 mod lost;
 mod meta_io;
 mod meta_move;
+mod news;
 mod payload;
 mod peer_read;
 mod peer_write;
@@ -190,6 +191,8 @@ pub(crate) struct VolumeIo<S: Store> {
     stops: u32,
     /// When the resync after a congestion starts.
     ahead_due: Option<Instant>,
+    /// Nothing is admitted before the peer has told why it could not, or until then.
+    news_by: Option<Instant>,
     /// I/O of this part on the backing device: `lo:`.
     local: u32,
     /// The disk was given up by force: writes are to be told.
@@ -204,7 +207,7 @@ pub(crate) struct VolumeIo<S: Store> {
 crate::key::key! {
     VolumeIo<S: Store> {
         admit, conflict, conflict_ended, al_wait, al_tx, held, writes, peer_writes, in_flight,
-        gate, gate_waiters, live, generation, ahead_due, local, abandon, peers_turn,
+        gate, gate_waiters, live, generation, ahead_due, news_by, local, abandon, peers_turn,
         counts
     }
     names { stops: SPAN }
@@ -236,6 +239,7 @@ impl<S: Store> VolumeIo<S> {
             generation: false,
             stops: 0,
             ahead_due: None,
+            news_by: None,
             local: 0,
             abandon: false,
             logs: 0,
@@ -435,6 +439,7 @@ impl<S: Store> Resource<S> {
     }
 
     fn volume_io_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        self.news_pump(vol, h);
         loop {
             let full = self.meta_pump(vol, h)
                 || self.abandon_pump(vol, h)

@@ -208,6 +208,8 @@ pub struct Request {
     pub(super) avoid_local: bool,
     /// The peer failed to read it.
     pub(super) avoid_peer: bool,
+    /// How often the peer, whose disk counts as good, has refused it: see `news.rs`.
+    pub(super) refusals: u8,
     /// The connection that its leg to the peer belongs to.
     pub(super) incarnation: u32,
     /// How often replication had stopped when it was sent.
@@ -230,7 +232,7 @@ pub struct Request {
 crate::key::key! {
     Request {
         vol, io, stage, local, net, expect, claim, in_writes, completed, release, postponed,
-        touched, counts, copied, avoid_local, avoid_peer, in_sync, link, older, newer
+        touched, counts, copied, avoid_local, avoid_peer, refusals, in_sync, link, older, newer
     }
     names { log_of: LOG, epoch: EPOCH, incarnation: INCARNATION, stops: SPAN, thawed: WALK }
     not { on_wire, local_at, sent_at }
@@ -258,6 +260,7 @@ impl Request {
             on_wire: false,
             avoid_local: false,
             avoid_peer: false,
+            refusals: 0,
             incarnation: 0,
             stops: 0,
             in_sync: false,

@@ -91,6 +91,7 @@ impl<S: Store> Resource<S> {
         let late = heirs && v.peers.iter().any(|p| p.io.active != 0);
         !late
             && v.io.gate == 0
+            && v.io.news_by.is_none()
             && v.io.in_flight <= most
             && !v.state.is_suspended()
             && !self.io.thaw.blocks()
@@ -188,6 +189,8 @@ impl<S: Store> Resource<S> {
         let vol = r.vol;
         r.stage = Stage::Admission;
         r.release = false;
+        // When it goes on, the copy that could not be read before may be another one.
+        (r.avoid_local, r.avoid_peer) = (false, false);
         if let Some(Some(v)) = self.volumes.get_mut(usize::from(vol.0)) {
             v.io.in_flight = v.io.in_flight.saturating_sub(1);
             v.io.admit.push_front(&mut self.io.requests, id);

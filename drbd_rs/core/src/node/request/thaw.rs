@@ -192,7 +192,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// A request that got nowhere begins anew: there is a disk again, with another activity log.
-    fn begin_anew(&mut self, id: Id, h: &mut impl Host) {
+    pub(super) fn begin_anew(&mut self, id: Id, h: &mut impl Host) {
         if let Some(r) = self.io.requests.get_mut(id) {
             r.net.set_sent();
         }

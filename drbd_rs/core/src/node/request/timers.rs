@@ -34,6 +34,7 @@ impl<S: Store> Resource<S> {
             .chain(ahead)
             .chain(self.io.timer_due)
             .chain(patience)
+            .chain(self.news_deadline())
             .chain(super::io_peers().filter_map(|peer| self.proof_deadline(peer)))
             .chain(
                 self.conns
