@@ -31,6 +31,7 @@ pub mod rng;
 pub mod run;
 pub mod stats;
 pub mod truth;
+pub mod vary;
 pub mod world;
 
 pub use world::World;
