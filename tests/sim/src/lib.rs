@@ -34,6 +34,7 @@ pub mod run;
 pub mod stats;
 mod told;
 pub mod truth;
+pub mod vary;
 pub mod world;
 
 pub use world::World;

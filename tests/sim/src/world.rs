@@ -538,6 +538,10 @@ impl World {
                 self.unrelated |= note == Note::Unrelated;
                 self.split_brain(node, note);
             }
+            Note::WaitedInVain { secs } => {
+                let why = format!("n{node} waits for {secs} s: {:?}", self.state(node));
+                self.violated("it is nobody's turn in vain", &why);
+            }
             Note::Violated {
                 why: drbd_core::node::Violation::Digest,
                 ..

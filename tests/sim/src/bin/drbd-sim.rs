@@ -6,6 +6,8 @@
 //! drbd-sim seconds N [FROM]   fresh seeds for N seconds on all cores, then the table
 //! drbd-sim seed N [trace]     one seed; when it fails: shrunk, and the trace of what is left
 //! drbd-sim plan FILE [trace]  a saved plan
+//! drbd-sim vary N DIR [FROM]  variations of the saved plans in DIR for N seconds
+//! drbd-sim varied N DIR       one of them, as `seed`
 //! drbd-sim hunt N             for mutants: exit 1 and the oracle as soon as a seed fails in N s
 //! drbd-sim mutants LIST       how many planted bugs there are
 //! drbd-sim mutant LIST N DIR  plants one in the sources below DIR, says its name
@@ -23,6 +25,7 @@ use drbd_sim::mutants;
 use drbd_sim::plan::Plan;
 use drbd_sim::run::{quiet_panics, run, shrink, Outcome};
 use drbd_sim::stats::Stats;
+use drbd_sim::vary::vary;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -31,10 +34,18 @@ use std::time::{Duration, Instant};
 /// Runs that making a plan shorter may cost.
 const SHRINK: usize = 600;
 
+/// The plan of a seed.
+type Draw<'a> = &'a (dyn Fn(u64) -> Plan + Sync);
+
 /// What all threads share.
+<<<<<<< HEAD
 struct Shared {
     /// How many runs have begun.
     begun: AtomicU64,
+=======
+struct Shared<'a> {
+    draw: Draw<'a>,
+>>>>>>> i8-c
     from: u64,
     step: u64,
     most: u64,
@@ -82,10 +93,11 @@ fn stands_out(failed: &[(u64, String, String)], runs: u64, (base, usual): &Usual
     *base <= 1 || count >= 5 && count * base > 4 * (known + 1) * runs
 }
 
-fn work(shared: &Shared, until: Instant, usual: Option<&Usual>) {
+fn work(shared: &Shared<'_>, until: Instant, usual: Option<&Usual>) {
     let mut own = Stats::default();
     let mut merged = Instant::now();
     while Instant::now() < until && !shared.stop.load(Ordering::Relaxed) {
+<<<<<<< HEAD
         let nth = shared.begun.fetch_add(1, Ordering::Relaxed);
         if nth >= shared.most {
             shared.stop.store(true, Ordering::Relaxed);
@@ -93,6 +105,10 @@ fn work(shared: &Shared, until: Instant, usual: Option<&Usual>) {
         }
         let seed = shared.from + nth * shared.step;
         let outcome = run(&Plan::draw(seed), false);
+=======
+        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
+        let outcome = run(&(shared.draw)(seed), false);
+>>>>>>> i8-c
         own.merge(&outcome.stats);
         if let Some(v) = outcome.violation {
             let mut failed = shared.failed.lock().expect("no panic");
@@ -117,12 +133,17 @@ fn work(shared: &Shared, until: Instant, usual: Option<&Usual>) {
 fn many(
     seconds: u64,
     from: u64,
+    draw: Draw<'_>,
     usual: Option<&Usual>,
 ) -> (Stats, Vec<(u64, String, String)>, f64) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = setting("SIM_THREADS").map_or(cores, |n| n as usize);
     let shared = Shared {
+<<<<<<< HEAD
         begun: AtomicU64::new(0),
+=======
+        draw,
+>>>>>>> i8-c
         from,
         step: setting("SIM_STEP").unwrap_or(1),
         most: setting("SIM_RUNS").unwrap_or(u64::MAX),
@@ -157,8 +178,33 @@ fn many(
     (stats, failed, began.elapsed().as_secs_f64())
 }
 
-fn seconds(n: u64, from: u64) -> ExitCode {
-    let (stats, failed, took) = many(n, from, None);
+/// The saved plans in a folder, in the order of their names.
+fn saved(dir: &str) -> Result<Vec<Plan>, String> {
+    let entries = std::fs::read_dir(dir).map_err(|e| e.to_string())?;
+    let mut paths: Vec<_> = entries.flatten().map(|e| e.path()).collect();
+    paths.sort();
+    let read = |path| std::fs::read_to_string(path).map_err(|e| e.to_string());
+    let plans = paths.iter().map(|p| Plan::parse(&read(p)?));
+    let plans = plans.collect::<Result<Vec<_>, _>>()?;
+    match plans.is_empty() {
+        true => Err("no plans".into()),
+        false => Ok(plans),
+    }
+}
+
+fn varied(what: &str, n: u64, dir: &str, from: u64) -> ExitCode {
+    match saved(dir) {
+        Ok(plans) if what == "vary" => seconds(n, from, &|seed| vary(&plans, seed)),
+        Ok(plans) => one(&vary(&plans, n), false),
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn seconds(n: u64, from: u64, draw: Draw<'_>) -> ExitCode {
+    let (stats, failed, took) = many(n, from, draw, None);
     print!("{}{}", stats.table(took), cover::report(&stats));
     let mut kinds: Vec<(String, Vec<u64>, String)> = Vec::new();
     for (seed, oracle, why) in failed {
@@ -202,7 +248,7 @@ fn one(plan: &Plan, trace: bool) -> ExitCode {
 }
 
 fn rates(n: u64) -> ExitCode {
-    let (stats, failed, _) = many(n, 1_000_000, None);
+    let (stats, failed, _) = many(n, 1_000_000, &Plan::draw, None);
     println!("{} runs", stats.runs);
     let mut kinds: Vec<&str> = failed.iter().map(|(_, o, _)| o.as_str()).collect();
     kinds.sort_unstable();
@@ -213,7 +259,7 @@ fn rates(n: u64) -> ExitCode {
 }
 
 fn hunt(n: u64) -> ExitCode {
-    let (stats, failed, took) = many(n, 1_000_000, Some(&usual()));
+    let (stats, failed, took) = many(n, 1_000_000, &Plan::draw, Some(&usual()));
     match failed.last().filter(|_| took < n as f64) {
         Some((seed, oracle, why)) => {
             println!(
@@ -267,8 +313,12 @@ fn main() -> ExitCode {
     let number = |at: usize| args.get(at).and_then(|n| n.parse().ok());
     let trace = args.get(2).is_some_and(|a| a == "trace");
     match (args.first().map(String::as_str), number(1)) {
-        (Some("seconds"), Some(n)) => seconds(n, number(2).unwrap_or(0)),
+        (Some("seconds"), Some(n)) => seconds(n, number(2).unwrap_or(0), &Plan::draw),
         (Some("seed"), Some(seed)) => one(&Plan::draw(seed), trace),
+        (Some(what @ ("vary" | "varied")), Some(n)) => {
+            let dir = args.get(2).map_or("tests/sim/regressions", String::as_str);
+            varied(what, n, dir, number(3).unwrap_or(0))
+        }
         (Some("hunt"), Some(n)) => hunt(n),
         (Some("rates"), Some(n)) => rates(n),
         (Some("plan"), None) => {

@@ -64,7 +64,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// Whether nothing is under way here from which a resync may follow.
-    fn nothing_begins(&self, vol: VolIx) -> bool {
+    pub(super) fn nothing_begins(&self, vol: VolIx) -> bool {
         let Some(v) = self.vol(vol) else {
             return false;
         };

@@ -406,6 +406,7 @@ impl<S: Store> Resource<S> {
                 p.ctl.uuids = None;
                 p.ctl.greeted = false;
                 p.ctl.awaits_name = false;
+                p.ctl.suspended = false;
                 p.ctl.prepares = None;
                 p.ctl.limits = None;
             }

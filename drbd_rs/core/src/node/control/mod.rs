@@ -33,6 +33,7 @@ mod state_request;
 pub mod status;
 mod step;
 mod timers;
+mod waits;
 
 pub(crate) use change::{Flags, StateChange};
 pub use disk::BackingLimits;
@@ -330,6 +331,8 @@ pub(crate) struct VolumeControl {
     pub(crate) told_disk: crate::state::disk::State,
     /// SIZES that came during a change of size.
     pub(crate) sizes_parked: Option<crate::wire::Sizes>,
+    /// How long it has been the peer's turn.
+    pub(crate) wait: waits::Wait,
     /// State changes whose deferred effects are outstanding.
     pub(crate) after: after_change::Queue,
 }
@@ -344,7 +347,7 @@ crate::key::key! {
         sizes_due, told_role, told_disk, sizes_parked, after
     }
     names {}
-    not { ed_uuid, told_bits, attached_at, resize_turn }
+    not { ed_uuid, told_bits, attached_at, resize_turn, wait }
 }
 
 /// What `control/` keeps about one volume at one peer.
@@ -363,6 +366,8 @@ pub(crate) struct PeerDeviceControl {
     pub(crate) greeted: bool,
     /// The peer has said that it waits for the name of a resync.
     pub(crate) awaits_name: bool,
+    /// The peer has said that its I/O is suspended.
+    pub(crate) suspended: bool,
     /// What is being written before the peer's word is acted on.
     pub(crate) prepares: Option<recv_state::Prepares>,
     /// The own data of this volume are given up should there be a split brain.
@@ -452,6 +457,7 @@ impl VolumeControl {
             told_role: Role::Secondary,
             told_disk: crate::state::disk::State::Diskless,
             sizes_parked: None,
+            wait: waits::Wait::NONE,
             after: after_change::Queue::EMPTY,
         }
     }
@@ -467,6 +473,7 @@ impl PeerDeviceControl {
             limits: None,
             greeted: false,
             awaits_name: false,
+            suspended: false,
             prepares: None,
             discard_my_data: false,
         }

@@ -91,6 +91,7 @@ impl<S: Store> Resource<S> {
         }
         let uuids = v.peers.first().and_then(|p| p.ctl.uuids);
         self.note_wait(vol, peer.conn);
+        self.note_suspension(vol, peer);
         let mut real = self.real_disk(vol, peer, h);
         match self.end_of_sync(vol, os, peer, real, h) {
             Some(disk) => real = disk,

@@ -121,7 +121,9 @@ impl<S: Store> Resource<S> {
 
     fn control_deadline(&self) -> Option<Instant> {
         let op = self.ctl.op.as_ref().and_then(|op| op.deadline());
-        [self.ping_deadline(), op].into_iter().flatten().min()
+        let wait = self.wait_deadline();
+        let due = [self.ping_deadline(), op, wait];
+        due.into_iter().flatten().min()
     }
 
     /// True: something was done, or could have been with more room.
@@ -131,7 +133,8 @@ impl<S: Store> Resource<S> {
         let mut worked = self.connect_pump(PEER, h);
         worked |= self.after_change_pump(h);
         worked |= self.operation_pump(h);
-        worked | self.odds_pump(h)
+        worked |= self.odds_pump(h);
+        worked | self.waits_pump(h)
     }
 
     /// What was waited for is over.

@@ -726,3 +726,47 @@ fn different_settings_mean_stand_alone() {
         assert!(n.log.iter().any(|l| l == "incompatible protocol settings"));
     }
 }
+
+/// How many seconds a node is patient with a peer that answers pings, and nothing else.
+fn patience(n: &mut Node) -> u64 {
+    n.step(Input::Connected {
+        peer: PEER,
+        apv: 101,
+        features: feature::ALL,
+        arbiter: true,
+    });
+    n.carry_out();
+    for secs in 0..1000 {
+        if n.m.conn(PEER).unwrap().ctl.cstate != Conn::WFReportParams {
+            assert_eq!(n.m.conn(PEER).unwrap().ctl.cstate, Conn::WFConnection);
+            return secs;
+        }
+        n.h.now = n.h.now.plus(Duration::secs(1));
+        n.carry_out();
+        let sent: Vec<_> = n.sent.drain(..).collect();
+        for e in sent {
+            if matches!(
+                e,
+                Effect::Send {
+                    packet: Packet::Ping,
+                    ..
+                }
+            ) {
+                receive(n, Sock::Meta, 0, Packet::PingAck);
+            }
+        }
+    }
+    1000
+}
+
+#[test]
+fn a_peer_that_does_not_go_on_is_left() {
+    let mut n = Node::new(1);
+    n.attach(&with_flags(Md::CONSISTENT.with(Md::WAS_UP_TO_DATE)));
+    let conf = NetConf::default();
+    assert_eq!(n.order(Command::Connect { peer: PEER, conf }), 1);
+    assert_eq!([patience(&mut n), patience(&mut n)], [300, 600]);
+    // It might be shot for that.
+    n.m.disk_mut(VOL).unwrap().conf.fencing = 2;
+    assert_eq!(patience(&mut n), 1000);
+}

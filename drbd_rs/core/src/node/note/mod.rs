@@ -312,6 +312,11 @@ pub enum Note {
     SocketLost,
     /// A ping was not answered.
     PingTimeout,
+    /// It was the peer's turn in a handshake, and nothing came.
+    WaitedInVain {
+        /// For so many seconds.
+        secs: u64,
+    },
     /// Sending does not get on.
     SendExpired {
         /// How often it may still happen.
@@ -591,6 +596,7 @@ impl Note {
                 | Note::AcksMissing
                 | Note::ConcurrentWrites { .. }
                 | Note::PingTimeout
+                | Note::WaitedInVain { .. }
                 | Note::RequestTimeout { .. }
                 | Note::Violated { .. }
                 | Note::Incompatible(_)

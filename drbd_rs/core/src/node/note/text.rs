@@ -309,6 +309,9 @@ impl Note {
             Note::ConnectGivenUp => f.write_str("Giving up to connect"),
             Note::ConnectionClosed => f.write_str("Connection closed"),
             Note::SocketLost => f.write_str("sock was shut down by peer"),
+            Note::WaitedInVain { secs } => {
+                write!(f, "The peer did not go on for {secs} s.")
+            }
             Note::PingTimeout => f.write_str("PingAck did not arrive in time."),
             Note::SendExpired { ko } => write!(f, "sending made no progress, ko = {ko}"),
             Note::RequestTimeout { limit } => {

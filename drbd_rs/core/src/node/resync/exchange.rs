@@ -373,6 +373,15 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// Whether a bitmap flows, or is about to be sent.
+    pub(crate) fn exchange_moves(&self, vol: VolIx) -> bool {
+        self.rs(vol).is_some_and(|rs| {
+            let x = &rs.exchange;
+            let sends = !matches!(x.sending, Sending::No);
+            sends || !matches!(x.receiving, Receiving::No) || self.resync_begins(vol)
+        })
+    }
+
     fn bitmap_received(&mut self, vol: VolIx, h: &mut impl Host) {
         let conn = self.rs_conn(vol);
         if conn == conn::State::WFBitMapT {
