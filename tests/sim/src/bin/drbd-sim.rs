@@ -38,14 +38,10 @@ const SHRINK: usize = 600;
 type Draw<'a> = &'a (dyn Fn(u64) -> Plan + Sync);
 
 /// What all threads share.
-<<<<<<< HEAD
-struct Shared {
-    /// How many runs have begun.
-    begun: AtomicU64,
-=======
 struct Shared<'a> {
     draw: Draw<'a>,
->>>>>>> i8-c
+    /// How many runs have begun.
+    begun: AtomicU64,
     from: u64,
     step: u64,
     most: u64,
@@ -97,18 +93,13 @@ fn work(shared: &Shared<'_>, until: Instant, usual: Option<&Usual>) {
     let mut own = Stats::default();
     let mut merged = Instant::now();
     while Instant::now() < until && !shared.stop.load(Ordering::Relaxed) {
-<<<<<<< HEAD
         let nth = shared.begun.fetch_add(1, Ordering::Relaxed);
         if nth >= shared.most {
             shared.stop.store(true, Ordering::Relaxed);
             break;
         }
         let seed = shared.from + nth * shared.step;
-        let outcome = run(&Plan::draw(seed), false);
-=======
-        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
         let outcome = run(&(shared.draw)(seed), false);
->>>>>>> i8-c
         own.merge(&outcome.stats);
         if let Some(v) = outcome.violation {
             let mut failed = shared.failed.lock().expect("no panic");
@@ -139,11 +130,8 @@ fn many(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = setting("SIM_THREADS").map_or(cores, |n| n as usize);
     let shared = Shared {
-<<<<<<< HEAD
-        begun: AtomicU64::new(0),
-=======
         draw,
->>>>>>> i8-c
+        begun: AtomicU64::new(0),
         from,
         step: setting("SIM_STEP").unwrap_or(1),
         most: setting("SIM_RUNS").unwrap_or(u64::MAX),
