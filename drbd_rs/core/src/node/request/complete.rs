@@ -211,13 +211,14 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// A copy that was good is about to be overwritten by the other one, as an administrator said.
-    /// What is under way is safe there only if it is over when that is done. The C driver calls a
-    /// write done that is on such a copy alone, because the other node is lost: the resync that is
-    /// due then takes it back.
+    /// A copy that was good is about to be overwritten by the other one, as an administrator said,
+    /// or its disk is lost and the other one goes on. What is under way is safe there only if it is
+    /// over when that is done. The C driver calls a write done that is on such a copy alone,
+    /// because the other node is lost or has refused it: the resync that is due then takes it back.
     pub(crate) fn copies_are_given_up(&mut self, vol: VolIx, old: State, new: State) {
-        let own = matches!(new.conn, Conn::StartingSyncT | Conn::WFBitMapT);
-        let others = matches!(new.conn, Conn::StartingSyncS | Conn::WFBitMapS);
+        let lost = |disk| disk < Disk::Inconsistent;
+        let own = matches!(new.conn, Conn::StartingSyncT | Conn::WFBitMapT) || lost(new.disk);
+        let others = matches!(new.conn, Conn::StartingSyncS | Conn::WFBitMapS) || lost(new.pdsk);
         let goes = |was, is, side| side && was == Disk::UpToDate && is != Disk::UpToDate;
         let here = goes(old.disk, new.disk, own);
         let there = goes(old.pdsk, new.pdsk, others);
