@@ -46,8 +46,11 @@ impl<S: Store> Resource<S> {
                 return;
             }
             if result.is_err() && self.waits_for_news(&r, r.net.is_refused()) {
-                self.await_news(id, h);
-                self.begin_anew(id, h);
+                // A disk that was given up still owes its answer to this one.
+                if r.local != Local::Abandoned {
+                    self.await_news(id, h);
+                    self.begin_anew(id, h);
+                }
                 return;
             }
             self.complete(id, result, h);
