@@ -17,9 +17,10 @@ use crate::store::slab::Id;
 use crate::time::{Duration, Instant};
 
 /// How long the news may take before the peer is asked again.
-const PATIENCE: Duration = Duration::millis(100);
-/// How often it is asked again: a source of a resync whose disk passes errors on stays as it is.
-const TRIES: u8 = 50;
+const PATIENCE: Duration = Duration::millis(250);
+/// How often it is asked again, for a minute in all: a source of a resync whose disk passes errors
+/// on stays as it is, and a receiver that stands still reads the news late.
+const TRIES: u8 = 240;
 
 impl<S: Store> Resource<S> {
     /// Whether the error that a request has come to, as the peer has refused it, is nothing to
