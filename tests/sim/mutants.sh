@@ -9,10 +9,11 @@ dir=${TMPDIR:-/tmp}/drbd-sim-mutants.$(id -u)
 target=$dir/target
 mkdir -p "$dir/drbd_rs" "$dir/tests"
 cargo build -q --release -p drbd-sim
-sim=${CARGO_TARGET_DIR:-target}/release/drbd-sim
+sim=$dir/plain
+cp "${CARGO_TARGET_DIR:-target}/release/drbd-sim" "$sim"
 count=$("$sim" mutants tests/sim/mutants.txt)
 survivors=0
-export SIM_RATES=$dir/rates
+export SIM_RATES=$dir/rates SIM_PLAIN=$sim
 "$sim" rates "$((each / 2))" >"$SIM_RATES"
 for n in $(seq "${1:-1}" "${2:-$count}"); do
 	rm -rf "$dir/drbd_rs/core" "$dir/tests/sim"
@@ -30,7 +31,8 @@ for n in $(seq "${1:-1}" "${2:-$count}"); do
 	fi
 	# A run that does not end is caught, too: nothing else stops a core that loops within a step.
 	caught=0
-	result=$(timeout "$((each * 2))" "$target/release/drbd-sim" hunt "$each") || caught=$?
+	result=$(timeout "$((each * 2 + 60))" "$target/release/drbd-sim" hunt "$each" \
+		tests/sim/regressions/*.plan) || caught=$?
 	if test "$caught" = 124; then
 		result="caught: a run does not end"
 	elif test "$caught" = 0; then

@@ -351,6 +351,8 @@ impl World {
         }
         if let Err(why) = result {
             self.check_error(node, &done, why);
+        } else {
+            self.note_done(node, &done);
         }
         self.check_generation(node, &done, result);
         self.judge(node, &done, result);

@@ -12,7 +12,7 @@ use drbd_core::node::{
 use drbd_core::resync_after::Posted;
 use drbd_core::state::State;
 use drbd_core::time::Instant;
-use drbd_core::units::{Minor, Sectors};
+use drbd_core::units::{Minor, SectorRange, Sectors};
 use drbd_core::wire::Name64;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -231,6 +231,8 @@ pub struct Node {
     pub freezes: bool,
     /// Until `resume-io` says otherwise, as it has.
     pub resumed: bool,
+    /// A write that it has called done in this step, and the peer has not said so.
+    pub done: Option<SectorRange>,
     /// Its metadata are to be made anew once it is down.
     pub anew: bool,
     /// Applications have the device open.
@@ -281,6 +283,7 @@ impl Node {
             reads_failed: 0,
             freezes: false,
             resumed: false,
+            done: None,
             anew: false,
             opened: false,
             writable: false,
@@ -335,6 +338,7 @@ impl Node {
         self.tick_at = None;
         self.attached = false;
         self.refused = false;
+        self.done = None;
         self.opened = false;
         self.writable = false;
         self.answers.clear();

@@ -71,6 +71,26 @@ impl World {
         }
     }
 
+    /// A write is done of which the peer has said nothing.
+    pub(crate) fn note_done(&mut self, node: usize, done: &App) {
+        if writes(done.io.op) && !done.answered {
+            self.nodes[node].done.get_or_insert(done.io.range);
+        }
+    }
+
+    /// Until the peer is fenced applications hear of nothing that it may lack: it might go on with
+    /// older data. What is told as I/O goes on may be told a moment before.
+    pub(crate) fn check_done(&mut self, node: usize) {
+        let Some(range) = self.nodes[node].done.take() else {
+            return;
+        };
+        let real = self.real_state(node).is_some_and(|s| s.susp_fen);
+        if real && self.nodes[node].state.susp_fen {
+            let what = format!("n{node} {range:?}, {}", self.describe());
+            self.violated("nothing is done before the peer is fenced", &what);
+        }
+    }
+
     /// A packet is on its way: which write belongs to which epoch.
     pub(crate) fn tells_of_write(&mut self, node: usize, packet: &Packet, payload: &Payload) {
         let apps = &mut self.nodes[node].apps;

@@ -369,6 +369,7 @@ impl World {
                 Progress::More => input = Input::Tick,
             }
         }
+        self.check_done(node);
         self.settle(node);
     }
 
