@@ -82,6 +82,23 @@ impl<S: Store> Resource<S> {
         conf.is_some_and(|n| n.two_primaries)
     }
 
+    /// What a request of the peer's resync or verify for this range has to wait for, with two
+    /// Primaries: own writes there that are not on the own disk. It must not wait for the peer,
+    /// which may be waiting for what is behind that request in the receiver; the C driver does,
+    /// with `ko-count 0` for ever. Nothing speaks against it: writes nearby are on their way in
+    /// front of the answer; and the peer, which keeps the extent locked until it has the answer,
+    /// has no write of its own there. A verify compares both disks: for that a write in the block
+    /// itself has to be over (`both`). `None`: a single Primary, all that is under way in the
+    /// extent.
+    pub(crate) fn is_written(&self, vol: VolIx, range: SectorRange, both: bool) -> Option<bool> {
+        let v = self.io_vol(vol).filter(|_| self.two_primaries())?;
+        Some(v.io.writes.overlaps(range).any(|(_, key)| {
+            let own = self.io.requests.id_at(key).filter(|_| key & OF_PEER == 0);
+            let own = own.and_then(|id| self.io.requests.get(id));
+            own.is_some_and(|r| r.stage == Stage::Active && (both || r.local != Local::Ok))
+        }))
+    }
+
     /// Notes a sequence number of the peer.
     pub(super) fn see_seq(&mut self, vol: VolIx, seq: u32) {
         let Some(p) = self.io_peer_device(vol, PEER) else {

@@ -162,6 +162,8 @@ impl<S: Store> Resource<S> {
         let throttle = fresh && self.resync_throttled(vol, now);
         // A Primary peer's own reads would be delayed as well.
         let peer = self.rs_vol(vol).map_or(Role::Unknown, |v| v.state.peer);
+        let both = slot.kind == Kind::Prove;
+        let written = self.is_written(vol, slot.range, both);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return false;
         };
@@ -177,9 +179,14 @@ impl<S: Store> Resource<S> {
             extent,
             || bitmap.count_in(extent),
             || throttle,
-            |al_extent| al.is_busy(al_extent),
+            |al_extent| written.unwrap_or_else(|| al.is_busy(al_extent)),
         );
         match begin {
+            SourceBegin::Locked if written == Some(true) => {
+                // For the sake of another block in it.
+                disk.extents.put(extent);
+                false
+            }
             SourceBegin::Locked => {
                 rs.source.delayed = false;
                 true
