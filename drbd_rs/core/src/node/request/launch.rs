@@ -50,6 +50,10 @@ impl<S: Store> Resource<S> {
             if r.touched {
                 self.hold(id);
             } else {
+                // A copy that could not be read may be another one when I/O goes on.
+                if let Some(r) = self.io.requests.get_mut(id) {
+                    (r.avoid_local, r.avoid_peer) = (false, false);
+                }
                 self.readmit(id, h);
             }
             return;
