@@ -583,12 +583,15 @@ impl World {
     }
 
     /// A write failed on the disk of a source of a resync: its application was told, and the source
-    /// has the block marked. When its target is done both exchange bitmaps again.
+    /// has the block marked, or will when the epoch of the write is over. When its target is done,
+    /// this node is Inconsistent.
     fn failed_at_source(&self, node: usize, sector: u64) -> bool {
         let n = &self.nodes[node];
         let source = matches!(n.state.conn, Conn::SyncSource | Conn::PausedSyncS);
-        let bit = BmBit(sector / 8);
-        n.write_failed && source && self.is_dirty(node, bit) == Some(true)
+        let range = SectorRange::new(Sector(sector), 512);
+        let under_way = || n.res.as_ref().is_some_and(|r| r.is_under_way(VOL, range));
+        let marked = || self.is_dirty(node, BmBit(sector / 8)) == Some(true);
+        n.write_failed && source && (marked() || under_way())
     }
 
     /// Values that are on their way to some disk.

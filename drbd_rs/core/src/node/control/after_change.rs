@@ -472,6 +472,9 @@ impl<S: Store> Resource<S> {
             return Done::WaitsThen(1);
         }
         // Another connection begins with other words.
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.end_untold = false;
+        }
         if self.vol(vol).is_some_and(|v| !v.ctl.after.was_cut()) {
             self.send_state(vol, item.new, h);
         }

@@ -10,7 +10,7 @@
 use crate::state::aggregate;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-use crate::state::effects::{effects, Now};
+use crate::state::effects::{effects, Later, Now};
 use crate::state::log::Parts;
 use crate::state::request::{check_connection, check_volume};
 pub(crate) use crate::state::StateChange;
@@ -265,13 +265,18 @@ impl<S: Store> Resource<S> {
             v.state.susp_nod = susp.no_data;
             v.state.susp_fen = susp.fencing;
         }
+        let refused = new.state.both_good() && self.has_refused(vol);
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.demoting |= meta_flags::log_counts(old) && !meta_flags::log_counts(new.state);
             if !old.role.is_primary() && new.state.role.is_primary() {
                 v.ctl.promoted_disk = old.disk != new.state.disk;
             }
-            // Nothing that the peer refused before is missing there any more.
-            v.ctl.peer_lacks &= old.both_good() || !new.state.both_good();
+            // Nothing that the peer refused before is missing there any more, if nothing is marked.
+            let marked = v.backing.as_ref().is_some_and(|b| b.bitmap.weight() != 0);
+            v.ctl.peer_lacks &= marked || refused || old.both_good() || !new.state.both_good();
+            v.ctl.bad_source &= new.state.conn > Conn::Connected;
+            v.ctl.end_untold |= fx.later.contains(Later::SendStateSyncDone);
+            v.ctl.end_untold &= new.state.conn >= Conn::Connected;
             v.state = new.state;
             v.ctl.after.push(old, new.state, new.warning, parts, apv);
         }

@@ -263,6 +263,12 @@ impl<S: Store> Resource<S> {
                 let change = StateChange::NONE.disk(DiskState::Inconsistent);
                 self.change_state(vol, change, Flags::HARD, h);
             }
+            // The source of a resync has the only good copy. It is that no more when the target is
+            // done, which has what failed here; the C driver calls both UpToDate then.
+            if let Some(v) = self.vol_mut(vol) {
+                v.ctl.bad_source |= v.state.disk == DiskState::UpToDate;
+            }
+            self.bad_source_ends(vol, h);
             return;
         }
         match kind {

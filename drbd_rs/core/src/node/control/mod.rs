@@ -288,6 +288,11 @@ pub(crate) struct VolumeControl {
     pub(crate) was_io_error: bool,
     /// A local read failed (WAS_READ_ERROR).
     pub(crate) was_read_error: bool,
+    /// The disk has failed (`pass_on`) and counts as UpToDate all the same, as it is source of a
+    /// resync: until the target has all.
+    pub(crate) bad_source: bool,
+    /// A resync has made this disk UpToDate, and the source has yet to hear so.
+    pub(crate) end_untold: bool,
     /// Local I/O is aborted, not waited for (FORCE_DETACH).
     pub(crate) force_detach: bool,
     /// The activity log counted a moment ago (`meta_flags::log_counts`), and the bitmap is not yet
@@ -342,7 +347,7 @@ crate::key::key! {
         opened, new_current_uuid, frozen_lost, marks_lost, crashed_primary, peer_lacks,
         promoted_disk,
         consider_resync, resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
-        was_read_error, force_detach, demoting, peer_detaches, tells_again, failure_sent, failure_told,
+        was_read_error, bad_source, end_untold, force_detach, demoting, peer_detaches, tells_again, failure_sent, failure_told,
         last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
         sizes_due, told_role, told_disk, sizes_parked, after
     }
@@ -438,6 +443,8 @@ impl VolumeControl {
             attached_at: Instant(0),
             was_io_error: false,
             was_read_error: false,
+            bad_source: false,
+            end_untold: false,
             force_detach: false,
             demoting: false,
             peer_detaches: false,

@@ -304,6 +304,10 @@ impl<S: Store> Resource<S> {
             // Zeroes are data: what is done as the peer has them must not be read as something else
             // here. The C driver takes it for a discard.
             AppOp::Write | AppOp::WriteZeroes { .. } | AppOp::Flush => {
+                // At once: a resync that this node is source of may end before the request does.
+                if r.io.range.len.0 != 0 {
+                    self.set_out_of_sync(r.vol, r.io.range, h);
+                }
                 self.io_error(r.vol, IoErrorKind::Write, h);
             }
             // That a disk cannot discard says nothing about its health.

@@ -50,6 +50,10 @@ impl<S: Store> Resource<S> {
             if r.touched {
                 self.hold(id);
             } else {
+                // A copy that could not be read may be another one when I/O goes on.
+                if let Some(r) = self.io.requests.get_mut(id) {
+                    (r.avoid_local, r.avoid_peer) = (false, false);
+                }
                 self.readmit(id, h);
             }
             return;
@@ -128,9 +132,14 @@ impl<S: Store> Resource<S> {
             return;
         };
         let s = self.io_state(r.vol);
+        // The source of a resync may refuse a write, and its own copy counts as good all the same
+        // until it has heard that this node is done.
+        let refused = r.net.is_refused() && r.is_write() && s.pdsk == Disk::UpToDate;
+        let untold = s.both_good() && self.io_vol(r.vol).is_some_and(|v| v.ctl.end_untold);
+        let own = s.disk == Disk::UpToDate && !refused && !untold;
         if let Some(r) = self.io.requests.get_mut(id) {
             let [here, there] = &mut r.counts;
-            *here |= s.disk == Disk::UpToDate;
+            *here |= own;
             *there |= s.pdsk == Disk::UpToDate;
         }
     }

@@ -243,6 +243,18 @@ impl<S: Store> Resource<S> {
         false
     }
 
+    /// Whether the peer has refused a write that is not marked so far.
+    pub(crate) fn has_refused(&self, vol: VolIx) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            if r.vol == vol && r.is_write() && r.net.is_refused() {
+                return true;
+            }
+            at = r.newer;
+        }
+        false
+    }
+
     /// Whether the own disk works on a write that no extent of the activity log stands for, as that
     /// was suspended when it began: nothing keeps a resync from those blocks.
     pub(crate) fn writes_unlogged(&self, vol: VolIx) -> bool {

@@ -27,6 +27,9 @@ use super::{is_active, resyncs, Next, Stage};
 /// How long blocks may be left on the source when the target is done.
 const GRACE: Duration = Duration::secs(10);
 
+/// Effects that the end of a resync may emit, besides those of what it ends with.
+const ENDS: usize = 24;
+
 /// How far the end of a resync has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Finish {
@@ -61,7 +64,7 @@ impl Finish {
 impl<S: Store> Resource<S> {
     /// The target told by its STATE that it is done; on the source the resync ends then.
     pub(crate) fn resync_finished(&mut self, vol: VolIx, h: &mut impl Host) {
-        let nothing_left = self.nothing_left(vol);
+        let nothing_left = self.may_end(vol);
         let Some(rs) = self.rs_mut(vol) else { return };
         if nothing_left {
             rs.finish.begin(h.now());
@@ -79,7 +82,7 @@ impl<S: Store> Resource<S> {
     /// Looks whether anything is left on a source whose target is done.
     fn await_own_end(&mut self, vol: VolIx, h: &mut impl Host) {
         let now = h.now();
-        let nothing_left = self.nothing_left(vol);
+        let nothing_left = self.may_end(vol);
         let Some(rs) = self.rs_mut(vol) else { return };
         let Some(until) = rs.told_done else { return };
         if nothing_left {
@@ -100,6 +103,38 @@ impl<S: Store> Resource<S> {
                 .as_ref()
                 .is_some_and(|b| b.bitmap.weight() <= failed)
         })
+    }
+
+    /// Whether a resync may end, the target being done. What is left on a source that has failed is
+    /// what the target has and this node lacks.
+    fn may_end(&self, vol: VolIx) -> bool {
+        self.nothing_left(vol) || self.is_bad_source(vol)
+    }
+
+    fn is_bad_source(&self, vol: VolIx) -> bool {
+        self.rs_vol(vol).is_some_and(|v| v.ctl.bad_source)
+    }
+
+    /// This node is a source that has failed, and its target has said that it is done: what that
+    /// writes from now on must not meet a copy here that counts as good.
+    pub(crate) fn bad_source_ends(&mut self, vol: VolIx, h: &mut impl Host) {
+        let source = matches!(
+            self.rs_conn(vol),
+            conn::State::SyncSource | conn::State::PausedSyncS
+        );
+        if !source || !self.is_bad_source(vol) || h.room() < ENDS {
+            return;
+        }
+        let Some((rs, disk)) = self.rs_disk_mut(vol) else {
+            return;
+        };
+        let told = rs.finish != Finish::Idle || rs.told_done.is_some();
+        let busy = rs.slots.iter().any(|s| s.stage != Stage::Free);
+        if told && !busy && disk.extents.del_all() {
+            rs.finish = Finish::Idle;
+            rs.told_done = None;
+            self.conclude(vol, h);
+        }
     }
 
     pub(super) fn finish_pump(&mut self, vol: VolIx, h: &mut impl Host) {
@@ -137,7 +172,7 @@ impl<S: Store> Resource<S> {
     }
 
     pub(super) fn finish_pinged(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
-        let left = !self.nothing_left(vol);
+        let left = !self.may_end(vol);
         let conn = self.rs_conn(vol);
         let Some(rs) = self.rs_mut(vol) else { return };
         if rs.finish != Finish::Pinging {
@@ -179,8 +214,9 @@ impl<S: Store> Resource<S> {
         let change = StateChange::NONE.conn(conn::State::Connected);
         let (good, bad) = (disk::State::UpToDate, disk::State::Inconsistent);
         let change = if failed == 0 {
+            let failing = self.is_bad_source(vol);
             self.uuid_resync_finished(vol, target, h);
-            change.disk(good).pdsk(good)
+            change.disk(if failing { bad } else { good }).pdsk(good)
         } else {
             self.rs_log(vol, Note::ResyncFailed(failed), h);
             if target {
