@@ -218,18 +218,24 @@ impl<S: Store> Resource<S> {
     /// or its disk is lost and the other one goes on. What is under way is safe there only if it is
     /// over when that is done. The C driver calls a write done that is on such a copy alone,
     /// because the other node is lost or has refused it: the resync that is due then takes it back.
+    ///
+    /// The same goes for the peer's copy when its node is lost: from then on this node goes on
+    /// without it, mostly in a generation of its own. What the own disk has not written by then,
+    /// and fails to, is missing in that generation, whatever the peer has acknowledged and flushed:
+    /// should this disk come back, the other copy is overwritten. The C driver calls it done.
     pub(crate) fn copies_are_given_up(&mut self, vol: VolIx, old: State, new: State) {
-        let lost = |disk| disk < Disk::Inconsistent;
-        let own = matches!(new.conn, Conn::StartingSyncT | Conn::WFBitMapT) || lost(new.disk);
-        let others = matches!(new.conn, Conn::StartingSyncS | Conn::WFBitMapS) || lost(new.pdsk);
-        let goes = |was, is, side| side && was == Disk::UpToDate && is != Disk::UpToDate;
-        let here = goes(old.disk, new.disk, own);
-        let there = goes(old.pdsk, new.pdsk, others);
+        let lost = new.disk < Disk::Inconsistent;
+        let own = lost || matches!(new.conn, Conn::StartingSyncT | Conn::WFBitMapT);
+        let here = own && old.disk == Disk::UpToDate && new.disk != Disk::UpToDate;
+        let there = old.pdsk == Disk::UpToDate && new.pdsk != Disk::UpToDate;
+        let overwritten = matches!(new.conn, Conn::StartingSyncS | Conn::WFBitMapS);
         let mut at = self.io.log.oldest().filter(|_| here || there);
         while let Some(r) = at.and_then(|id| self.io.requests.get_mut(id)) {
             at = r.newer;
             if r.vol == vol && r.is_write() {
                 let [own, other] = r.counts;
+                // Without a leg here no generation lacks it that the peer's copy does not lack.
+                let there = there && (overwritten || r.local != Local::None);
                 r.counts = [own && !here, other && !there];
             }
         }
@@ -292,8 +298,13 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// What an error of the own disk entails for the disk.
+    /// What an error of the own disk entails for the disk. The blocks of a write are marked at once,
+    /// not with the end of its epoch: a resync may be over before that, and a source that has none
+    /// left does not exchange bitmaps again. The C driver marks them later.
     fn local_failed(&mut self, r: &Request, h: &mut impl Host) {
+        if r.is_write() {
+            self.set_out_of_sync(r.vol, r.io.range, h);
+        }
         match r.io.op {
             // Nobody waits for it, and the disk may have dropped it for being busy.
             AppOp::Read if r.io.flags.rahead => {}
