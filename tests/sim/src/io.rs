@@ -325,6 +325,7 @@ impl World {
             link,
             good,
             answered: false,
+            refused: false,
             spare: self.spare(node),
         };
         self.nodes[node].apps.insert(u64::from(app.0), entry);

@@ -226,7 +226,7 @@ impl Facts<'_> {
             // A peer that is behind is only told where it misses writes.
             let missed = s.conn == Conn::Connected && s.pdsk != Disk::UpToDate;
             // One that has refused writes says why only when its helper is done.
-            let refused = self.book.refused && !s.role.is_primary();
+            let refused = self.book.refused;
             s.conn < Conn::Connected || s.conn == Conn::Ahead || missed || refused
         });
         let why = match self.book.wish {
@@ -539,11 +539,6 @@ impl World {
         }
     }
 
-    /// The peer could not write.
-    fn refused(&mut self, node: usize) {
-        self.ledger.books[node].refused = true;
-    }
-
     /// A superblock reaches the disk.
     pub(crate) fn uuids_stored(&mut self, node: usize, page: &[u8]) {
         let Ok(page) = <&[u8; 4096]>::try_from(page) else {
@@ -584,18 +579,22 @@ impl World {
 
     /// The peer says what became of a write; of several of one range the first is sent first.
     pub(crate) fn hears_of_write(&mut self, node: usize, packet: &Packet) {
-        if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
-            self.refused(node);
-        }
-        let (Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p)) = packet else {
-            return;
+        let (p, answered, refused) = match packet {
+            Packet::NegAck(p) if p.block_id != BlockId::SYNCER => {
+                self.ledger.books[node].refused = true;
+                (p, false, true)
+            }
+            Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p) => (p, true, false),
+            Packet::RsWriteAck(p) if p.block_id != BlockId::SYNCER => (p, false, false),
+            _ => return,
         };
         let range = SectorRange::new(p.sector, p.blksize);
         let of_it = |a: &App| a.io.op != AppOp::Read && a.io.range == range;
         let apps = self.nodes[node].apps.iter();
         let key = apps.filter(|(_, a)| of_it(a)).map(|(key, _)| key).min();
         if let Some(app) = key.and_then(|key| self.nodes[node].apps.get_mut(key)) {
-            app.answered = true;
+            app.answered |= answered;
+            app.refused = refused;
         }
     }
 
@@ -604,7 +603,7 @@ impl World {
         let n = &self.nodes[node];
         let apart = !done.answered && n.link() == 0 && n.state.conn < Conn::Connected;
         // The peer is told where it misses writes, and by what name it misses them.
-        let alone = apart || n.state.conn == Conn::Ahead;
+        let alone = apart || n.state.conn == Conn::Ahead || self.is_refused(node, done);
         let writes = matches!(
             done.io.op,
             AppOp::Write | AppOp::Discard | AppOp::WriteZeroes { .. }
@@ -615,6 +614,14 @@ impl World {
             let why = format!("n{node} {:?}, {}", done.io.range, self.describe());
             self.violated("what the peer misses is a new generation", &why);
         }
+    }
+
+    /// The peer has refused a write, and it is not known why: its disk may be lost, and come back.
+    fn is_refused(&self, node: usize, done: &App) -> bool {
+        let bad = |s: &State| matches!(s.pdsk, Disk::Inconsistent | Disk::Outdated);
+        let state = self.real_state(node);
+        let unknown = |s: State| s.conn <= Conn::Connected && s.role.is_primary() && !bad(&s);
+        done.refused && done.io.op != AppOp::Discard && state.is_some_and(unknown)
     }
 
     /// All is well: nobody misses anything.

@@ -100,6 +100,8 @@ pub struct App {
     pub good: bool,
     /// The peer has acknowledged it.
     pub answered: bool,
+    /// The last that the peer said of it is that it could not (NEG_ACK).
+    pub refused: bool,
     /// The peer had a good disk then: how many reads had failed there.
     pub spare: Option<u64>,
 }

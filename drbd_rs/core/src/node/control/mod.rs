@@ -257,7 +257,8 @@ pub(crate) struct VolumeControl {
     /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
     /// greeted.
     pub(crate) frozen_lost: bool,
-    /// A write is not on both disks, and the own one was gone when that was to be marked.
+    /// A write is not on both disks, and the own one was gone when that was to be marked. So until
+    /// a resync has ended: an attach may come to nothing.
     pub(crate) marks_lost: bool,
     /// This node crashed while it was Primary (CRASHED_PRIMARY).
     pub(crate) crashed_primary: bool,

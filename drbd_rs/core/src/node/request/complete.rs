@@ -21,6 +21,7 @@ impl<S: Store> Resource<S> {
     /// Draws the conclusions from what is known of a request.
     pub(super) fn settle(&mut self, id: Id, h: &mut impl Host) {
         self.weigh_copies(id);
+        self.note_failed(id, h);
         self.note_in_sync(id, h);
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
@@ -43,6 +44,9 @@ impl<S: Store> Resource<S> {
             // may be nowhere else when a bad copy is all that it has.
             let free = r.release && result.is_ok();
             if self.io_state(r.vol).is_suspended() && !free {
+                return;
+            }
+            if result.is_ok() && self.awaits_generation(&r, h) {
                 return;
             }
             self.complete(id, result, h);
@@ -176,6 +180,21 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// Marks what the own disk could not write, at once and again with each word of the peer: one
+    /// of an earlier write, or of a resync, may have cleared it. With `pass_on` the disk is read
+    /// where nothing is marked, and the source of a resync goes by its marks when the target is
+    /// done. The C driver marks it at the end of the epoch: until then the old data are read, and a
+    /// resync that ends meanwhile leaves them.
+    fn note_failed(&mut self, id: Id, h: &mut impl Host) {
+        let failed = |r: &&Request| r.is_write() && matches!(r.local, Local::Failed(_));
+        let Some(r) = self.io.requests.get(id).filter(failed).copied() else {
+            return;
+        };
+        if r.io.range.len.0 != 0 {
+            self.set_out_of_sync(r.vol, r.io.range, h);
+        }
+    }
+
     /// Clears the bits of a write as soon as both sides have it and the peer has cleared its own.
     /// If replication has stopped since it was sent, this node may have written there again, for
     /// itself alone: then its bits stay, and while it is ahead the peer gets its own back. The C
@@ -250,8 +269,11 @@ impl<S: Store> Resource<S> {
             Some(buf) if !given_up => h.emit(Effect::Fill { app: r.io.app, buf }),
             Some(_) | None => Self::free_buf(buf, h),
         }
-        let vol = r.vol;
-        if result == Err(IoError::NoMemory) && r.copied && !given_up {
+        let (vol, is_write) = (r.vol, r.is_write());
+        let again = result == Err(IoError::NoMemory) && r.copied && !given_up;
+        // What is written on a disk that is gone nobody can rely on.
+        let gone = is_write && self.io_state(vol).disk <= Disk::Failed;
+        if again {
             self.local_ends(vol);
             self.submit_local_as(id, false, h);
             return;
@@ -260,7 +282,7 @@ impl<S: Store> Resource<S> {
             return;
         };
         r.local = match result {
-            Ok(()) if !given_up => Local::Ok,
+            Ok(()) if !given_up && !gone => Local::Ok,
             Ok(()) => Local::Failed(IoError::Io),
             Err(why) => Local::Failed(why),
         };

@@ -129,8 +129,11 @@ impl<S: Store> Resource<S> {
         };
         let s = self.io_state(r.vol);
         if let Some(r) = self.io.requests.get_mut(id) {
+            let lasts = !r.is_write() || s.disk > Disk::Failed;
             let [here, there] = &mut r.counts;
             *here |= s.disk == Disk::UpToDate;
+            // What is on a disk that has failed since is nowhere, if the peer does not have it.
+            *here &= lasts;
             *there |= s.pdsk == Disk::UpToDate;
         }
     }

@@ -220,7 +220,7 @@ impl<S: Store> Resource<S> {
         let logged = !sb.flags.contains(Md::AL_DISABLED);
         let sure = logged && net.is_none_or(|n| n.wire_protocol == 3);
         if let Some(v) = self.vol_mut(vol) {
-            let lost = core::mem::take(&mut v.ctl.marks_lost);
+            let lost = v.ctl.marks_lost;
             let running = s.role == Role::Primary && susp_nod && sure && !lost;
             v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
                 || (sb.flags.contains(Md::PRIMARY_IND) && !running);
