@@ -371,7 +371,8 @@ impl<S: Store> Resource<S> {
         let vol = r.vol;
         let lacks = answer == Answer::Refused && !matches!(r.io.op, AppOp::Read | AppOp::Discard);
         if let Some(v) = self.io_vol_mut(vol).filter(|_| lacks) {
-            v.ctl.peer_lacks = true;
+            // Without a good disk here nobody is told that it is done.
+            v.ctl.peer_lacks |= v.state.disk == Disk::UpToDate;
         }
         if old == Some(Answer::Awaited) && answer != Answer::Awaited {
             self.count_pending(vol, false);
