@@ -208,7 +208,6 @@ impl<S: Store> Resource<S> {
         r.touched |= r.local != Local::None;
         r.local = Local::None;
         r.postponed = false;
-        (r.avoid_local, r.avoid_peer) = (false, false);
         r.sent_at = None;
         self.io.log.remove(&mut self.io.requests, id);
         self.readmit(id, h);
