@@ -358,10 +358,13 @@ impl<S: Store> Resource<S> {
     }
 
     /// A generation that this node has just begun is on its disk before the peer hears of it: a
-    /// Primary without a disk would insist on it, though a power failure has taken it back.
+    /// Primary without a disk would insist on it, though a power failure has taken it back. Another
+    /// one may have begun while that was waited for.
     fn later_peer_attached(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 0 {
             self.cancel_resync(vol, h);
+        }
+        if item.step == 0 || item.ok && self.md_begins(vol) {
             self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
             return Done::WaitsThen(1);
         }
