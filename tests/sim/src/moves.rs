@@ -23,7 +23,7 @@ use crate::run::PATIENCE;
 use crate::world::{say, World, VOL};
 use drbd_core::meta::Superblock;
 use drbd_core::node::admin::Command;
-use drbd_core::node::{AppOp, AppResult, Effect};
+use drbd_core::node::{AppOp, AppResult, Effect, Payload};
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::{conn::State as Conn, State};
 use drbd_core::time::Duration;
@@ -415,7 +415,15 @@ impl World {
         }
         self.ledger.books[node].was = real;
         for effect in effects {
-            if let Effect::Send { packet, .. } = effect {
+            if let Effect::Send {
+                packet, payload, ..
+            } = effect
+            {
+                if let Payload::App { app, .. } = payload {
+                    // Should it be a write that was refused, it is tried again.
+                    let again = self.nodes[node].apps.get_mut(u64::from(app.0));
+                    again.into_iter().for_each(|a| a.refused = false);
+                }
                 match packet {
                     Packet::Uuids(p) => self.tells_uuids(node, p),
                     Packet::SyncUuid(p) => self.tells(node, p.uuid),

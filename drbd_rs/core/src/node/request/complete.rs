@@ -98,7 +98,9 @@ impl<S: Store> Resource<S> {
         r.completed = true;
         let r = *r;
         self.leave_writes(id);
+        let there = result.is_ok() && r.is_write() && r.io.range.len.0 != 0;
         if let Some(v) = self.io_vol_mut(r.vol) {
+            v.ctl.own_lacks |= there && r.local != Local::Ok && v.state.disk <= Disk::Failed;
             v.io.in_flight = v.io.in_flight.saturating_sub(1);
         }
         let app = r.io.app;

@@ -289,7 +289,12 @@ impl<S: Store> Resource<S> {
         } else {
             old.pdsk
         };
+        // While this disk failed the peer's took what this one lacks, and was lost before it began
+        // a generation with that. By their names the two are equal, and by the activity log this
+        // one counts. The C driver goes by that.
+        let lacks = v.ctl.own_lacks && !differs(v.ctl.ed_uuid, b.disk.uuids.current);
         let disk = match sb.disk_at_attach(b.disk.fencing() != Fencing::DontCare) {
+            _ if lacks => DiskState::Inconsistent,
             DiskAtAttach::Inconsistent => DiskState::Inconsistent,
             DiskAtAttach::Outdated => DiskState::Outdated,
             DiskAtAttach::Consistent => DiskState::Consistent,
