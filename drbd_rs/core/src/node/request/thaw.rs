@@ -132,7 +132,7 @@ impl<S: Store> Resource<S> {
                 return true;
             }
             if let Some(v) = self.io_vol_mut(r.vol) {
-                v.ctl.frozen_lost = true;
+                v.ctl.frozen_lost |= r.local == Local::Ok;
             }
             self.net_lost(id, h);
         }
