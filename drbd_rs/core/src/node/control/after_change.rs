@@ -139,6 +139,16 @@ impl Queue {
         self.then(|i| i.later.contains(Later::SendSyncUuid))
     }
 
+    /// Whether a peer that attaches has not been told yet what it has to compare with.
+    pub(crate) fn owes_answer(&self) -> bool {
+        let mut all = self.items.iter().flatten();
+        all.any(|i| {
+            let answer = |(_, l): &(usize, &Later)| **l == Later::PeerAttached;
+            let at = || Later::ALL.iter().enumerate().find(answer);
+            i.later.contains(Later::PeerAttached) && at().is_some_and(|(at, _)| i.next <= at)
+        })
+    }
+
     /// Whether the connection ends.
     fn was_cut(&self) -> bool {
         self.then(|i| i.new.conn < Conn::Connected)

@@ -56,6 +56,11 @@ impl<S: Store> Resource<S> {
         }
         // Also those of a resync whose connection is lost: nothing else keeps a target from writing
         // that is promoted by force.
+        let remote = r.is_write() || self.io_state(r.vol).disk != Disk::UpToDate;
+        if remote && self.owes_answer(r.vol) {
+            self.hold(id);
+            return;
+        }
         let waits = || {
             self.peer_writes_to(r.vol, r.io.range)
                 || self.resync_write_overlaps(r.vol, r.io.range)
@@ -107,6 +112,14 @@ impl<S: Store> Resource<S> {
     fn fails_unheard(&self, vol: VolIx) -> bool {
         self.io_vol(vol)
             .is_some_and(|v| v.state.disk == Disk::Failed && !v.ctl.failure_sent)
+            && self.connected(PEER).is_some()
+    }
+
+    /// Whether the peer attaches a disk and has no answer so far: what it gets before that it
+    /// refuses, as it cannot know whether the disk is good; and then it is, without that. The C
+    /// driver's answer is the first in its queue.
+    pub(super) fn owes_answer(&self, vol: VolIx) -> bool {
+        self.io_vol(vol).is_some_and(|v| v.ctl.after.owes_answer())
             && self.connected(PEER).is_some()
     }
 

@@ -80,6 +80,9 @@ impl<S: Store> Resource<S> {
                 // The end of a connection comes first; it finds the requests still frozen.
                 return false;
             }
+            if self.io_volumes().any(|vol| self.owes_answer(vol)) {
+                return false;
+            }
             if self.thaw_walk(what, h) {
                 return true;
             }
