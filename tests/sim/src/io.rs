@@ -329,6 +329,7 @@ impl World {
             answered: false,
             sent: false,
             epoch: None,
+            refused: false,
             spare: self.spare(node),
         };
         self.nodes[node].apps.insert(u64::from(app.0), entry);

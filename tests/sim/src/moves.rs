@@ -224,7 +224,7 @@ impl Facts<'_> {
             // A peer that is behind is only told where it misses writes.
             let missed = s.conn == Conn::Connected && s.pdsk != Disk::UpToDate;
             // One that has refused writes says why only when its helper is done.
-            let refused = self.book.refused && !s.role.is_primary();
+            let refused = self.book.refused;
             s.conn < Conn::Connected || s.conn == Conn::Ahead || missed || refused
         });
         let why = match self.book.wish {

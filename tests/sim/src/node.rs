@@ -104,6 +104,8 @@ pub struct App {
     pub sent: bool,
     /// The epoch that it was sent in, if that is closed.
     pub epoch: Option<u32>,
+    /// The last that the peer said of it is that it could not (NEG_ACK).
+    pub refused: bool,
     /// The peer had a good disk then: how many reads had failed there.
     pub spare: Option<u64>,
 }

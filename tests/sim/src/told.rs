@@ -102,7 +102,7 @@ impl World {
                 },
             ) => {
                 if let Some(app) = apps.get_mut(u64::from(*app)) {
-                    (app.sent, app.epoch) = (true, None);
+                    (app.sent, app.epoch, app.refused) = (true, None, false);
                 }
             }
             (Packet::Trim(p) | Packet::Zeroes(p), _) => {
@@ -111,7 +111,7 @@ impl World {
                 let keys = apps.iter().filter(|(_, a)| of_it(a)).map(|(key, _)| key);
                 for key in keys.collect::<Vec<_>>() {
                     if let Some(app) = apps.get_mut(key) {
-                        (app.sent, app.epoch) = (true, None);
+                        (app.sent, app.epoch, app.refused) = (true, None, false);
                     }
                 }
             }
@@ -144,15 +144,19 @@ impl World {
                 }
             }
         }
-        let (Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p)) = packet else {
-            return;
+        let (p, answered, refused) = match packet {
+            Packet::NegAck(p) if p.block_id != BlockId::SYNCER => (p, false, true),
+            Packet::RecvAck(p) | Packet::WriteAck(p) | Packet::Superseded(p) => (p, true, false),
+            Packet::RsWriteAck(p) if p.block_id != BlockId::SYNCER => (p, false, false),
+            _ => return,
         };
         let range = SectorRange::new(p.sector, p.blksize);
         let of_it = |a: &App| a.io.op != AppOp::Read && a.io.range == range;
         let apps = self.nodes[node].apps.iter();
         let key = apps.filter(|(_, a)| of_it(a)).map(|(key, _)| key).min();
         if let Some(app) = key.and_then(|key| self.nodes[node].apps.get_mut(key)) {
-            app.answered = true;
+            app.answered |= answered;
+            app.refused = refused;
         }
     }
 
@@ -161,13 +165,21 @@ impl World {
         let n = &self.nodes[node];
         let apart = !done.answered && n.link() == 0 && n.state.conn < Conn::Connected;
         // The peer is told where it misses writes, and by what name it misses them.
-        let alone = apart || n.state.conn == Conn::Ahead;
+        let alone = apart || n.state.conn == Conn::Ahead || self.is_refused(node, done);
         let good = n.state.disk == Disk::UpToDate && done.good;
         let same = self.held(node).is_some_and(|h| h.bitmap == 0);
         if alone && writes(done.io.op) && good && result.is_ok() && same {
             let why = format!("n{node} {:?}, {}", done.io.range, self.describe());
             self.violated("what the peer misses is a new generation", &why);
         }
+    }
+
+    /// The peer has refused a write, and it is not known why: its disk may be lost, and come back.
+    fn is_refused(&self, node: usize, done: &App) -> bool {
+        let bad = |s: &State| matches!(s.pdsk, Disk::Inconsistent | Disk::Outdated);
+        let state = self.real_state(node);
+        let unknown = |s: State| s.conn <= Conn::Connected && s.role.is_primary() && !bad(&s);
+        done.refused && done.io.op != AppOp::Discard && state.is_some_and(unknown)
     }
 
     /// Data can be reached again: what `resume-io` has said counts no more.

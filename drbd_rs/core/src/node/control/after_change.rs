@@ -139,6 +139,16 @@ impl Queue {
         self.then(|i| i.later.contains(Later::SendSyncUuid))
     }
 
+    /// Whether a peer that attaches has not been told yet what it has to compare with.
+    pub(crate) fn owes_answer(&self) -> bool {
+        let mut all = self.items.iter().flatten();
+        all.any(|i| {
+            let answer = |(_, l): &(usize, &Later)| **l == Later::PeerAttached;
+            let at = || Later::ALL.iter().enumerate().find(answer);
+            i.later.contains(Later::PeerAttached) && at().is_some_and(|(at, _)| i.next <= at)
+        })
+    }
+
     /// Whether the connection ends.
     fn was_cut(&self) -> bool {
         self.then(|i| i.new.conn < Conn::Connected)
@@ -358,10 +368,13 @@ impl<S: Store> Resource<S> {
     }
 
     /// A generation that this node has just begun is on its disk before the peer hears of it: a
-    /// Primary without a disk would insist on it, though a power failure has taken it back.
+    /// Primary without a disk would insist on it, though a power failure has taken it back. Another
+    /// one may have begun while that was waited for.
     fn later_peer_attached(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 0 {
             self.cancel_resync(vol, h);
+        }
+        if item.step == 0 || item.ok && self.md_begins(vol) {
             self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
             return Done::WaitsThen(1);
         }

@@ -317,6 +317,7 @@ impl<S: Store> Resource<S> {
                     if let Some(b) = v.backing.as_ref() {
                         v.ctl.ed_uuid = b.disk.uuids.current;
                     }
+                    v.ctl.own_lacks = false;
                 }
             }
             Now::ConsiderResync => {

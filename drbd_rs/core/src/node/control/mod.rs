@@ -266,7 +266,10 @@ pub(crate) struct VolumeControl {
     /// The peer may lack writes that are marked in the bitmap alone: the same is due before it is
     /// greeted.
     pub(crate) frozen_lost: bool,
-    /// A write is not on both disks, and the own one was gone when that was to be marked.
+    /// Applications know of writes that are not on the disk that was here last.
+    pub(crate) own_lacks: bool,
+    /// A write is not on both disks, and the own one was gone when that was to be marked. So until
+    /// a resync has ended: an attach may come to nothing.
     pub(crate) marks_lost: bool,
     /// This node crashed while it was Primary (CRASHED_PRIMARY).
     pub(crate) crashed_primary: bool,
@@ -345,7 +348,7 @@ pub(crate) struct VolumeControl {
 crate::key::key! {
     VolumeControl {
         opened, new_current_uuid, frozen_lost, marks_lost, crashed_primary, peer_lacks,
-        promoted_disk,
+        promoted_disk, own_lacks,
         consider_resync, resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
         was_read_error, bad_source, end_untold, force_detach, demoting, peer_detaches, tells_again, failure_sent, failure_told,
         last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
@@ -431,6 +434,7 @@ impl VolumeControl {
             new_current_uuid: false,
             peer_lacks: false,
             promoted_disk: false,
+            own_lacks: false,
             frozen_lost: false,
             marks_lost: false,
             crashed_primary: false,

@@ -148,6 +148,10 @@ impl<S: Store> Resource<S> {
 
     /// A resync ended well; `target`: this node was brought up to date.
     pub(crate) fn uuid_resync_finished(&mut self, vol: VolIx, target: bool, h: &mut impl Host) {
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.peer_lacks = false;
+            v.ctl.marks_lost = false;
+        }
         let peer = self
             .vol(vol)
             .and_then(|v| v.peers.first())

@@ -21,6 +21,7 @@ impl<S: Store> Resource<S> {
     /// Draws the conclusions from what is known of a request.
     pub(super) fn settle(&mut self, id: Id, h: &mut impl Host) {
         self.weigh_copies(id);
+        self.note_failed(id, h);
         self.note_in_sync(id, h);
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
@@ -51,6 +52,9 @@ impl<S: Store> Resource<S> {
                     self.await_news(id, h);
                     self.begin_anew(id, h);
                 }
+                return;
+            }
+            if result.is_ok() && self.awaits_generation(&r, h) {
                 return;
             }
             self.complete(id, result, h);
@@ -102,7 +106,9 @@ impl<S: Store> Resource<S> {
         r.completed = true;
         let r = *r;
         self.leave_writes(id);
+        let there = result.is_ok() && r.is_write() && r.io.range.len.0 != 0;
         if let Some(v) = self.io_vol_mut(r.vol) {
+            v.ctl.own_lacks |= there && r.local != Local::Ok && v.state.disk <= Disk::Failed;
             v.io.in_flight = v.io.in_flight.saturating_sub(1);
         }
         let app = r.io.app;
@@ -181,6 +187,21 @@ impl<S: Store> Resource<S> {
             v.ctl.marks_lost |= s.disk < Disk::Inconsistent;
             let alone = s.disk == Disk::Consistent && s.conn < Conn::Connected;
             v.ctl.crashed_primary |= alone && s.role.is_primary();
+        }
+    }
+
+    /// Marks what the own disk could not write, at once and again with each word of the peer: one
+    /// of an earlier write, or of a resync, may have cleared it. With `pass_on` the disk is read
+    /// where nothing is marked, and the source of a resync goes by its marks when the target is
+    /// done. The C driver marks it at the end of the epoch: until then the old data are read, and a
+    /// resync that ends meanwhile leaves them.
+    fn note_failed(&mut self, id: Id, h: &mut impl Host) {
+        let failed = |r: &&Request| r.is_write() && matches!(r.local, Local::Failed(_));
+        let Some(r) = self.io.requests.get(id).filter(failed).copied() else {
+            return;
+        };
+        if r.io.range.len.0 != 0 {
+            self.set_out_of_sync(r.vol, r.io.range, h);
         }
     }
 
@@ -265,8 +286,11 @@ impl<S: Store> Resource<S> {
             Some(buf) if !given_up => h.emit(Effect::Fill { app: r.io.app, buf }),
             Some(_) | None => Self::free_buf(buf, h),
         }
-        let vol = r.vol;
-        if result == Err(IoError::NoMemory) && r.copied && !given_up {
+        let (vol, is_write) = (r.vol, r.is_write());
+        let again = result == Err(IoError::NoMemory) && r.copied && !given_up;
+        // What is written on a disk that is gone nobody can rely on.
+        let gone = is_write && self.io_state(vol).disk <= Disk::Failed;
+        if again {
             self.local_ends(vol);
             self.submit_local_as(id, false, h);
             return;
@@ -275,7 +299,7 @@ impl<S: Store> Resource<S> {
             return;
         };
         r.local = match result {
-            Ok(()) if !given_up => Local::Ok,
+            Ok(()) if !given_up && !gone => Local::Ok,
             Ok(()) => Local::Failed(IoError::Io),
             Err(why) => Local::Failed(why),
         };
@@ -373,7 +397,8 @@ impl<S: Store> Resource<S> {
         let vol = r.vol;
         let lacks = answer == Answer::Refused && !matches!(r.io.op, AppOp::Read | AppOp::Discard);
         if let Some(v) = self.io_vol_mut(vol).filter(|_| lacks) {
-            v.ctl.peer_lacks = true;
+            // Without a good disk here nobody is told that it is done.
+            v.ctl.peer_lacks |= v.state.disk == Disk::UpToDate;
         }
         if old == Some(Answer::Awaited) && answer != Answer::Awaited {
             self.count_pending(vol, false);

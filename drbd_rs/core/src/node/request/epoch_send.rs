@@ -12,7 +12,7 @@ use super::UNIT;
 
 use super::super::io::{Host, PeerIx, Sock};
 use super::super::{Resource, Store, Violation};
-use super::request::{Answer, Expect};
+use super::request::{Answer, Expect, Local};
 use crate::state::disk::State as Disk;
 use crate::store::slab::Id;
 use crate::time::Instant;
@@ -231,8 +231,10 @@ impl<S: Store> Resource<S> {
                 r.release = true;
             }
         } else if lost && r.completed {
+            // Without a disk here there is nothing that the peer could get.
+            let here = r.local == Local::Ok && s.disk == Disk::UpToDate;
             if let Some(v) = self.io_vol_mut(r.vol) {
-                v.ctl.frozen_lost = true;
+                v.ctl.frozen_lost |= here;
             }
         } else if lost {
             self.set_out_of_sync(r.vol, r.io.range, h);

@@ -60,6 +60,11 @@ impl<S: Store> Resource<S> {
         }
         // Also those of a resync whose connection is lost: nothing else keeps a target from writing
         // that is promoted by force.
+        let remote = r.is_write() || self.io_state(r.vol).disk != Disk::UpToDate;
+        if remote && self.owes_answer(r.vol) {
+            self.hold(id);
+            return;
+        }
         let waits = || {
             self.peer_writes_to(r.vol, r.io.range)
                 || self.resync_write_overlaps(r.vol, r.io.range)
@@ -114,6 +119,14 @@ impl<S: Store> Resource<S> {
             && self.connected(PEER).is_some()
     }
 
+    /// Whether the peer attaches a disk and has no answer so far: what it gets before that it
+    /// refuses, as it cannot know whether the disk is good; and then it is, without that. The C
+    /// driver's answer is the first in its queue.
+    pub(super) fn owes_answer(&self, vol: VolIx) -> bool {
+        self.io_vol(vol).is_some_and(|v| v.ctl.after.owes_answer())
+            && self.connected(PEER).is_some()
+    }
+
     fn activate(&mut self, id: Id) {
         let epoch = self.io.epoch;
         if let Some(r) = self.io.requests.get_mut(id) {
@@ -138,8 +151,11 @@ impl<S: Store> Resource<S> {
         let untold = s.both_good() && self.io_vol(r.vol).is_some_and(|v| v.ctl.end_untold);
         let own = s.disk == Disk::UpToDate && !refused && !untold;
         if let Some(r) = self.io.requests.get_mut(id) {
+            let lasts = !r.is_write() || s.disk > Disk::Failed;
             let [here, there] = &mut r.counts;
             *here |= own;
+            // What is on a disk that has failed since is nowhere, if the peer does not have it.
+            *here &= lasts;
             *there |= s.pdsk == Disk::UpToDate;
         }
     }

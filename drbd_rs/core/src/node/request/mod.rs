@@ -22,6 +22,7 @@
 
 mod acks;
 mod al_gate;
+mod alone;
 mod complete;
 mod conflict;
 mod congestion;
@@ -187,6 +188,8 @@ pub(crate) struct VolumeIo<S: Store> {
     live: u32,
     /// A new generation of data is being stored; the peer's writes wait for it.
     generation: bool,
+    /// Writes that are here alone wait for that.
+    alone: bool,
     /// How often writes ceased to reach the peer's disk.
     stops: u32,
     /// When the resync after a congestion starts.
@@ -207,7 +210,7 @@ pub(crate) struct VolumeIo<S: Store> {
 crate::key::key! {
     VolumeIo<S: Store> {
         admit, conflict, conflict_ended, al_wait, al_tx, held, writes, peer_writes, in_flight,
-        gate, gate_waiters, live, generation, ahead_due, news_by, local, abandon, peers_turn,
+        gate, gate_waiters, live, generation, alone, ahead_due, news_by, local, abandon, peers_turn,
         counts
     }
     names { stops: SPAN }
@@ -237,6 +240,7 @@ impl<S: Store> VolumeIo<S> {
             on_wire: 0,
             live: 0,
             generation: false,
+            alone: false,
             stops: 0,
             ahead_due: None,
             news_by: None,
@@ -443,6 +447,7 @@ impl<S: Store> Resource<S> {
         loop {
             let full = self.meta_pump(vol, h)
                 || self.abandon_pump(vol, h)
+                || self.alone_pump(vol, h)
                 || self.held_pump(vol, h)
                 || self.conflict_pump(vol, h)
                 || self.al_pump(vol, h)

@@ -180,7 +180,8 @@ impl<S: Store> Resource<S> {
     }
 
     /// Back to the door: I/O was suspended before anything was done for the request, or after a
-    /// read failed. It keeps its turn.
+    /// read failed. It keeps its turn. When I/O goes on there may be other disks: each is tried. The
+    /// C driver tells of an error.
     pub(super) fn readmit(&mut self, id: Id, h: &mut impl Host) {
         self.give_back(id, h);
         let Some(r) = self.io.requests.get_mut(id) else {
@@ -189,7 +190,6 @@ impl<S: Store> Resource<S> {
         let vol = r.vol;
         r.stage = Stage::Admission;
         r.release = false;
-        // When it goes on, the copy that could not be read before may be another one.
         (r.avoid_local, r.avoid_peer) = (false, false);
         if let Some(Some(v)) = self.volumes.get_mut(usize::from(vol.0)) {
             v.io.in_flight = v.io.in_flight.saturating_sub(1);

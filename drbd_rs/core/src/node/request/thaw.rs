@@ -80,6 +80,9 @@ impl<S: Store> Resource<S> {
                 // The end of a connection comes first; it finds the requests still frozen.
                 return false;
             }
+            if self.io_volumes().any(|vol| self.owes_answer(vol)) {
+                return false;
+            }
             if self.thaw_walk(what, h) {
                 return true;
             }
@@ -132,7 +135,7 @@ impl<S: Store> Resource<S> {
                 return true;
             }
             if let Some(v) = self.io_vol_mut(r.vol) {
-                v.ctl.frozen_lost = true;
+                v.ctl.frozen_lost |= r.local == Local::Ok;
             }
             self.net_lost(id, h);
         }
@@ -211,7 +214,6 @@ impl<S: Store> Resource<S> {
         r.touched |= r.local != Local::None;
         r.local = Local::None;
         r.postponed = false;
-        (r.avoid_local, r.avoid_peer) = (false, false);
         r.sent_at = None;
         if marks {
             self.set_out_of_sync(vol, range, h);

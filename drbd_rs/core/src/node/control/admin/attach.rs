@@ -220,7 +220,7 @@ impl<S: Store> Resource<S> {
         let logged = !sb.flags.contains(Md::AL_DISABLED);
         let sure = logged && net.is_none_or(|n| n.wire_protocol == 3);
         if let Some(v) = self.vol_mut(vol) {
-            let lost = core::mem::take(&mut v.ctl.marks_lost);
+            let lost = v.ctl.marks_lost;
             // What the peer refused, or may have lost, is marked here, and no generation was begun
             // for it before the disk went: it is not known to be the last one by now.
             let lacks = core::mem::take(&mut v.ctl.peer_lacks)
@@ -294,7 +294,12 @@ impl<S: Store> Resource<S> {
         } else {
             old.pdsk
         };
+        // While this disk failed the peer's took what this one lacks, and was lost before it began
+        // a generation with that. By their names the two are equal, and by the activity log this
+        // one counts. The C driver goes by that.
+        let lacks = v.ctl.own_lacks && !differs(v.ctl.ed_uuid, b.disk.uuids.current);
         let disk = match sb.disk_at_attach(b.disk.fencing() != Fencing::DontCare) {
+            _ if lacks => DiskState::Inconsistent,
             DiskAtAttach::Inconsistent => DiskState::Inconsistent,
             DiskAtAttach::Outdated => DiskState::Outdated,
             DiskAtAttach::Consistent => DiskState::Consistent,

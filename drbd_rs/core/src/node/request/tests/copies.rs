@@ -101,3 +101,80 @@ fn zeroes_that_fail_here_are_not_read_as_something_else() {
         assert_eq!(n.state().disk == Disk::UpToDate, good, "{op:?}");
     }
 }
+
+#[test]
+fn what_the_peer_refused_waits_for_a_generation() {
+    let begun = |known: Disk, generation: u64| {
+        let mut n = Node::connected(Role::Primary);
+        let uuids = &mut n.backing().disk.uuids;
+        (uuids.current, uuids.bitmap) = (6, generation);
+        let (_, packet) = half_done(&mut n);
+        n.state().pdsk = known;
+        let fx = n.recv(ack_for(&packet, Packet::NegAck));
+        assert!(n.dirty(8));
+        (n, fx)
+    };
+    let (mut n, fx) = begun(Disk::UpToDate, 0);
+    assert_eq!(completion(&fx), None);
+    let fx = n.meta(meta_token(&fx));
+    assert_eq!(completion(&fx), Some(Ok(())));
+    let told =
+        |e: &Effect| matches!(e, Effect::Send { packet: Packet::Uuids(p), .. } if p.bitmap != 0);
+    assert!(fx.iter().any(told));
+    // The peer does not have this generation, or its copy is bad: nothing is to be told apart.
+    for (known, generation) in [(Disk::UpToDate, 2), (Disk::Inconsistent, 0)] {
+        assert_eq!(completion(&begun(known, generation).1), Some(Ok(())));
+    }
+}
+
+#[test]
+fn what_is_refused_after_the_application_knows_is_a_generation() {
+    let mut n = Node::connected(Role::Primary);
+    let uuids = &mut n.backing().disk.uuids;
+    (uuids.current, uuids.bitmap) = (6, 0);
+    n.r.conns[0].ctl.conf.as_mut().unwrap().wire_protocol = 1;
+    n.warm(1, 0);
+    let fx = n.write(2, 8);
+    let (token, packet) = sent_packet(&fx).unwrap();
+    n.sent(token);
+    assert_eq!(completion(&n.local(local_token(&fx), Ok(()))), Some(Ok(())));
+    n.recv(ack_for(&packet, Packet::NegAck));
+    assert_ne!(n.backing().disk.uuids.bitmap, 0);
+}
+
+#[test]
+fn what_is_on_a_disk_that_failed_is_nowhere() {
+    for late in [false, true] {
+        for there in [false, true] {
+            let mut n = Node::connected(Role::Primary);
+            n.warm(1, 0);
+            let fx = n.write(2, 8);
+            let (token, packet) = sent_packet(&fx).unwrap();
+            n.sent(token);
+            if !late {
+                n.local(local_token(&fx), Ok(()));
+            }
+            n.state().disk = Disk::Failed;
+            let answer = if there {
+                Packet::WriteAck
+            } else {
+                Packet::NegAck
+            };
+            let mut over = completion(&n.recv(ack_for(&packet, answer)));
+            if late {
+                over = completion(&n.local(local_token(&fx), Ok(())));
+            }
+            let expected = if there { Ok(()) } else { Err(IoError::Io) };
+            assert_eq!(over, Some(expected), "{late} {there}");
+        }
+    }
+}
+
+#[test]
+fn what_failed_here_is_marked_at_once() {
+    let mut n = Node::connected(Role::Primary);
+    n.warm(1, 0);
+    let fx = n.write(2, 8);
+    n.local(local_token(&fx), Err(IoError::Io));
+    assert!(n.dirty(8));
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writes that were meant for both disks, and are on the own one alone.
+//!
+//! The peer refuses a write as soon as its disk has failed; why, it says only after its helper
+//! local-io-error is done. A generation of data that begins with its word is late: should the own
+//! disk fail meanwhile, what applications know of is on a disk that is gone, and the peer's, back
+//! with the same UUID, passes for the data in use. So nobody hears of such a write before a
+//! generation is stored that the peer's disk does not have. The C driver tells at once.
+//!
+//! Not for a discard: that a disk cannot do that costs it nothing, and what was discarded is
+//! undefined.
+
+use super::request::{Answer, Local, Request, Stage};
+use super::UNIT;
+
+use super::super::io::{AppOp, Host, VolIx};
+use super::super::{Resource, Store, Volume};
+use crate::state::conn::State as Conn;
+use crate::state::disk::State as Disk;
+
+impl Request {
+    /// The peer does not have the data that the own disk has.
+    fn is_here_alone(&self) -> bool {
+        let missed = matches!(self.net.answer(), Some(Answer::Refused | Answer::Lost));
+        let data = matches!(self.io.op, AppOp::Write | AppOp::WriteZeroes { .. });
+        missed && data && self.io.range.len.0 != 0 && self.local == Local::Ok
+    }
+}
+
+impl<S: Store> Resource<S> {
+    /// Whether the application has to wait as a write is here alone, in a generation that the peer
+    /// has as well.
+    pub(super) fn awaits_generation(&mut self, r: &Request, h: &mut impl Host) -> bool {
+        let waits = r.is_here_alone() && self.separates(r.vol, h);
+        if let Some(v) = self.io_vol_mut(r.vol).filter(|_| waits) {
+            v.io.alone = true;
+        }
+        waits
+    }
+
+    /// Begins a generation that the peer does not have, unless its copy is known to be bad. True:
+    /// that is not stored yet.
+    fn separates(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        let s = self.io_state(vol);
+        let known = matches!(s.pdsk, Disk::Inconsistent | Disk::Outdated);
+        let good = s.role.is_primary() && s.disk == Disk::UpToDate;
+        let Some(v) = self.io_vol(vol) else {
+            return false;
+        };
+        if !good || known || s.conn > Conn::Connected {
+            return false;
+        }
+        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0);
+        if fresh && s.conn == Conn::WFReportParams {
+            // The two are about to compare what they have been told.
+            return true;
+        }
+        if fresh && !v.io.generation {
+            self.start_generation(vol, h);
+        }
+        self.io_vol(vol).is_some_and(|v| v.io.generation)
+    }
+
+    /// Begins a generation for what the peer has refused, also if the application knew before, and
+    /// goes on with what waited for one; true if room ran out.
+    #[inline(never)]
+    pub(super) fn alone_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        let marked = |v: &Volume<S>| v.backing.as_ref().is_some_and(|b| b.bitmap.weight() != 0);
+        let due = |v: &Volume<S>| v.io.alone || v.ctl.peer_lacks && marked(v);
+        if !self.io_vol(vol).is_some_and(due) {
+            return false;
+        }
+        if h.room() < UNIT {
+            return true;
+        }
+        if self.separates(vol, h) {
+            return false;
+        }
+        let waited = self
+            .io_vol_mut(vol)
+            .is_some_and(|v| core::mem::take(&mut v.io.alone));
+        let mut at = self.io.log.oldest().filter(|_| waited);
+        while let Some(id) = at {
+            let Some(r) = self.io.requests.get(id) else {
+                break;
+            };
+            at = r.newer;
+            let open = r.stage == Stage::Active && !r.completed;
+            if r.vol != vol || !open || !r.is_here_alone() {
+                continue;
+            }
+            if h.room() < UNIT {
+                if let Some(v) = self.io_vol_mut(vol) {
+                    v.io.alone = true;
+                }
+                return true;
+            }
+            self.settle(id, h);
+        }
+        false
+    }
+}
