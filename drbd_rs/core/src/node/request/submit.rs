@@ -180,8 +180,8 @@ impl<S: Store> Resource<S> {
     }
 
     /// Back to the door: I/O was suspended before anything was done for the request, or after a
-    /// read failed. It keeps its turn. When I/O goes on there may be other disks: each is tried. The
-    /// C driver tells of an error.
+    /// read failed. It keeps its turn. When I/O goes on there may be other disks: each is tried.
+    /// The C driver tells of an error.
     pub(super) fn readmit(&mut self, id: Id, h: &mut impl Host) {
         self.give_back(id, h);
         let Some(r) = self.io.requests.get_mut(id) else {
