@@ -17,6 +17,15 @@ use crate::state::disk::State as Disk;
 use super::super::io::{Host, VolIx};
 use super::super::{Resource, Store, PEER};
 
+/// Whether a name that a resync was given by the peer is used in this state, or in the next one.
+/// Nothing else comes from the peer before that.
+const fn may_use_name(conn: Conn) -> bool {
+    matches!(
+        conn,
+        Conn::WFSyncUUID | Conn::Behind | Conn::StartingSyncS | Conn::StartingSyncT
+    )
+}
+
 impl<S: Store> Resource<S> {
     /// The peer has told its state.
     pub(super) fn note_wait(&mut self, vol: VolIx, peer: Conn) {
@@ -59,7 +68,7 @@ impl<S: Store> Resource<S> {
             }
             return false;
         }
-        let named = idle && disks && self.resync_has_name(vol);
+        let named = !may_use_name(s.conn) && disks && self.resync_has_name(vol);
         (awaits || named) && self.nothing_begins(vol)
     }
 

@@ -261,9 +261,10 @@ impl<S: Store> Resource<S> {
         // The order by which the peer asked for that may have been undone by a packet from before
         // it, which was under way. The C driver waits for one more packet then, perhaps for ever.
         let forced = peer.disk == Disk::UpToDate && promoted_by_force(os, peer.role);
-        os.conn < Conn::Connected
-            || (connected && (attaching || asked || forced))
-            || self.vol(vol).is_some_and(|v| v.ctl.consider_resync)
+        // If a full sync, without bitmaps, has begun since, it goes on; the C driver turns from it
+        // to an exchange of bitmaps of which the peer knows nothing.
+        let due = forced || self.vol(vol).is_some_and(|v| v.ctl.consider_resync);
+        os.conn < Conn::Connected || (connected && (attaching || asked || due))
     }
 
     /// Stores what the peer said.
