@@ -204,9 +204,7 @@ impl<S: Store> Resource<S> {
                 return None;
             }
             if os.conn >= Conn::SyncSource && peer.conn == Conn::Connected {
-                let failed = self.resync_snapshot(vol).failed;
-                let weight = self.vol(vol).and_then(|v| v.backing.as_ref());
-                if weight.map_or(0, |b| b.bitmap.weight()) <= failed {
+                if self.nothing_left(vol) {
                     self.resync_finished(vol, h);
                 } else {
                     self.resync_told_done(vol, h);

@@ -36,6 +36,10 @@ impl<S: Store> Resource<S> {
                 self.seek_word(&r, h);
                 return;
             };
+            if r.fails_here() {
+                // Once more: what the peer has acknowledged of a resync since may have cleared it.
+                self.set_out_of_sync(r.vol, r.io.range, h);
+            }
             if r.io.op == AppOp::Read && result.is_err() && !r.io.flags.rahead {
                 self.retry_read(id, h);
                 return;

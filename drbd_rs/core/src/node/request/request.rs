@@ -335,6 +335,11 @@ impl Request {
         self.postponed && !matches!(self.local, Local::Pending) && !self.net.is_queued()
     }
 
+    /// Whether it changes data, and the own disk could not.
+    pub(super) const fn fails_here(&self) -> bool {
+        self.is_write() && matches!(self.local, Local::Failed(_))
+    }
+
     /// Whether it was tried at all.
     pub(super) const fn was_tried(&self) -> bool {
         !matches!((self.local, self.net), (Local::None, Net::None))

@@ -271,6 +271,19 @@ impl<S: Store> Resource<S> {
         false
     }
 
+    /// Whether a write that failed on the own disk is not over: if the peer has it, blocks that are
+    /// in sync now will not be.
+    pub(crate) fn has_failed_write(&self, vol: VolIx) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            if r.vol == vol && r.fails_here() && !r.completed {
+                return true;
+            }
+            at = r.newer;
+        }
+        false
+    }
+
     /// The peer is back: a frozen request goes out again, or is given up where that is not
     /// possible. One that was complete has no pages any more; since the peer may have crashed with
     /// the data in its cache, it counts as lost (the C driver trusts the old acknowledgement).

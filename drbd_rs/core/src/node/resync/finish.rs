@@ -95,14 +95,17 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// Whether all blocks are in sync but those that can not be.
-    fn nothing_left(&self, vol: VolIx) -> bool {
-        self.rs_vol(vol).is_some_and(|v| {
+    /// Whether all blocks are in sync but those that can not be. Those of a write that has failed
+    /// here, and that the target is about to have, are not, whatever the bitmap says: its disk
+    /// counts as good while it is the source, and must not go on as such beside that copy.
+    pub(crate) fn nothing_left(&self, vol: VolIx) -> bool {
+        let clear = self.rs_vol(vol).is_some_and(|v| {
             let failed = v.peers.first().map_or(0, |p| p.resync.marks.failed);
             v.backing
                 .as_ref()
                 .is_some_and(|b| b.bitmap.weight() <= failed)
-        })
+        });
+        clear && !self.has_failed_write(vol)
     }
 
     /// Whether a resync may end, the target being done. What is left on a source that has failed is
