@@ -520,10 +520,14 @@ pub fn uuid_when_peer_data_lost(
     lacks: bool,
 ) -> NewUuid {
     let comes = old.conn < Conn::Connected || old.disk < Disk::UpToDate;
+    // It is connected, and writes here whether I/O of this node is suspended or not. The C driver
+    // waits for that: what a Primary wrote as its disk failed then passes for being on both disks,
+    // and if it attaches that disk, which counts as crashed, both being Primary, for a split brain.
+    let at_work = new.peer.is_primary() && !comes && new.conn >= Conn::Connected;
     let in_use = new.role.is_primary() || lacks || new.peer.is_primary() && !comes;
     if !in_use || bitmap_uuid != 0 || new.disk < Disk::UpToDate {
         NewUuid::No
-    } else if suspended && !lacks {
+    } else if suspended && !lacks && !at_work {
         NewUuid::Defer
     } else {
         NewUuid::Create

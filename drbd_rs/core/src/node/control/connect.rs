@@ -193,7 +193,16 @@ impl<S: Store> Resource<S> {
                 .vol_mut(vol)
                 .is_some_and(|v| core::mem::take(&mut v.ctl.frozen_lost));
             let fresh = self.disk(vol).is_some_and(|d| d.uuids.bitmap == 0);
-            if !lost || !fresh || self.state(vol).disk < Disk::UpToDate {
+            let disk = self.state(vol).disk;
+            if lost && fresh && disk == Disk::Consistent {
+                // It came back meanwhile, and is not known to be the last one: no generation begins
+                // on it, but it is one that crashed while it was in use.
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.crashed_primary = true;
+                }
+                self.recompute_md_flags(vol, h);
+            }
+            if !lost || !fresh || disk < Disk::UpToDate {
                 continue;
             }
             if let Some(v) = self.vol_mut(vol) {

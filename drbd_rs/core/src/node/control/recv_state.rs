@@ -31,6 +31,8 @@ pub(crate) enum Prepares {
         peer: State,
         /// What the connection becomes.
         conn: Conn,
+        /// The own state when that was decided.
+        os: State,
     },
     /// An empty bitmap.
     SkipInitialSync,
@@ -63,17 +65,18 @@ impl<S: Store> Resource<S> {
         Ok(())
     }
 
-    /// The bits of a full sync are written, or not.
+    /// The bits of a full sync are written, or not. If something else has begun here meanwhile, as
+    /// by an `invalidate` that the peer has agreed to, the peer's word is looked at once more.
     pub(super) fn full_sync_ready(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
         let prepares = v.peers.iter_mut().find_map(|p| p.ctl.prepares.take());
-        if let Some(Prepares::FullSync { peer, conn }) = prepares {
-            let decided = if ok {
-                Decided::Conn(conn)
-            } else {
-                Decided::Refused
+        if let Some(Prepares::FullSync { peer, conn, os }) = prepares {
+            let decided = match (ok, os == self.state(vol)) {
+                (true, true) => Some(Decided::Conn(conn)),
+                (true, false) => None,
+                (false, _) => Some(Decided::Refused),
             };
-            self.hear_state(vol, peer, Some(decided), h);
+            self.hear_state(vol, peer, decided, h);
         }
     }
 
@@ -117,7 +120,7 @@ impl<S: Store> Resource<S> {
             Decided::Conn(c) => conn = c,
             Decided::Prepare(conn) => {
                 if let Some(p) = self.vol_mut(vol).and_then(|v| v.peers.first_mut()) {
-                    p.ctl.prepares = Some(Prepares::FullSync { peer, conn });
+                    p.ctl.prepares = Some(Prepares::FullSync { peer, conn, os });
                 }
                 let after = After::Control(Next::FullSyncReady { vol });
                 self.set_all_and_write(vol, after, h);

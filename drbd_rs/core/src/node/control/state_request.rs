@@ -30,6 +30,12 @@ pub(crate) struct ClusterRequest {
     ahead: u32,
 }
 
+/// Whether the peer acts on it as soon as it agrees: it begins a resync or verify, or counts this
+/// node's disk as gone.
+const fn binds(change: StateChange) -> bool {
+    begins(change) || matches!(change.disk, Some(Disk::Failed))
+}
+
 /// Whether a resync or verify begins with it, on both nodes.
 const fn begins(change: StateChange) -> bool {
     matches!(
@@ -170,7 +176,7 @@ impl<S: Store> Resource<S> {
             Some(vol) => self.change_state(vol, r.change, r.flags, h),
             None => self.change_conn(PEER, r.change, r.flags, h),
         };
-        if r.reply == Reply::Yes && begins(r.change) && code.is_refusal() {
+        if r.reply == Reply::Yes && binds(r.change) && code.is_refusal() {
             self.began_alone(h);
         }
         let granted = r.change.role.filter(|_| r.reply == Reply::Yes);
@@ -222,7 +228,7 @@ impl<S: Store> Resource<S> {
         let Some(r) = c.ctl.request.take() else {
             return;
         };
-        if begins(r.change) && r.reply == Reply::None {
+        if binds(r.change) && r.reply == Reply::None {
             c.ctl.given_up |= 1_u64.checked_shl(r.ahead).unwrap_or(0);
         }
     }
@@ -230,7 +236,8 @@ impl<S: Store> Resource<S> {
     /// The peer began a resync or verify of which this node knows nothing any more: something else
     /// began in between, as when `invalidate` here and `primary --force` there cross. It would go
     /// without bitmaps, or wait for one, for ever; so it does in the C driver. A disk that is gone
-    /// ends it anyway.
+    /// ends it anyway. Or it counts this node's disk as gone, which has stayed, as when `detach`
+    /// here and `invalidate` there cross: the resync that this node has agreed to has no target.
     fn began_alone(&mut self, h: &mut impl Host) {
         let able = |s: State| s.conn >= Conn::Connected && s.disk >= Disk::Inconsistent;
         if self.states().any(able) {

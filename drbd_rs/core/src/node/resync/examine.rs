@@ -266,7 +266,9 @@ impl<S: Store> Resource<S> {
         let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
             return true;
         };
-        let ahead = state.conn == conn::State::Ahead;
+        // Now, or since this was asked for: then nothing has kept applications from the block, and
+        // the peer may have got a younger one. The C driver sends it.
+        let ahead = state.conn == conn::State::Ahead || slot.void;
         // Without its disk the peer has forgotten what it asked for.
         if !ahead && state.pdsk >= disk::State::Inconsistent {
             return false;

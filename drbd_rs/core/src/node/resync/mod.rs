@@ -157,6 +157,9 @@ struct Slot {
     kind: Kind,
     /// The connection on whose behalf it runs still stands.
     current: bool,
+    /// What it was for has been given up, and the lock on its extent with that: it is waited for,
+    /// and nothing more. Another resync may be under way when it is over.
+    void: bool,
     /// Order of arrival.
     turn: u32,
     buf: Option<BufId>,
@@ -167,7 +170,8 @@ impl Slot {
     /// `turn`: the next one.
     fn hash_at<H: core::hash::Hasher>(&self, turn: u32, state: &mut H) {
         if self.stage != Stage::Free {
-            (self.stage, self.kind, self.current, self.buf, self.range).hash(state);
+            (self.stage, self.kind, self.current, self.void).hash(state);
+            (self.buf, self.range).hash(state);
             turn.wrapping_sub(self.turn).hash(state);
         }
     }
@@ -178,6 +182,7 @@ impl Slot {
         stage: Stage::Free,
         kind: Kind::Data,
         current: false,
+        void: false,
         turn: 0,
         buf: None,
         range: SectorRange {
@@ -289,6 +294,21 @@ impl PeerDeviceResync {
         }
     }
 
+    /// All extents of the disk are given up. Those that wait for theirs will ask anew.
+    fn void_locks(&mut self) {
+        let holds = |s: &&mut Slot| !matches!(s.stage, Stage::Free | Stage::Waiting);
+        self.slots
+            .iter_mut()
+            .filter(holds)
+            .for_each(|s| s.void = true);
+    }
+
+    /// Whether blocks of a resync that was given up are still being written.
+    fn left_over(&self) -> bool {
+        let writes = |s: &Slot| s.kind == Kind::Write && s.stage != Stage::Free;
+        self.slots.iter().any(|s| s.void && writes(s))
+    }
+
     /// Takes a free slot.
     fn claim(
         &mut self,
@@ -305,6 +325,7 @@ impl PeerDeviceResync {
             stage,
             kind,
             current: true,
+            void: false,
             turn,
             buf,
             range,
@@ -397,6 +418,16 @@ impl<S: Store> Resource<S> {
         let volume = self.volumes.get_mut(usize::from(vol.0))?.as_mut()?;
         let resync = &mut volume.peers.first_mut()?.resync;
         Some((resync, volume.backing.as_mut()?))
+    }
+
+    /// Gives up all extents.
+    fn cancel_extents(&mut self, vol: VolIx) {
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.void_locks();
+        }
+        if let Some((_, disk)) = self.rs_disk_mut(vol) {
+            disk.extents.cancel_all();
+        }
     }
 
     fn rs_conn(&self, vol: VolIx) -> conn::State {

@@ -89,9 +89,7 @@ impl<S: Store> Resource<S> {
         rs.source.forget();
         rs.verify.asked = false;
         rs.abandon_offers();
-        if let Some((_, disk)) = self.rs_disk_mut(vol) {
-            disk.extents.cancel_all();
-        }
+        self.cancel_extents(vol);
     }
 
     /// A resync is over as the peer has lost its disk: it has forgotten what it asked for. Should
@@ -102,7 +100,7 @@ impl<S: Store> Resource<S> {
         let gone = self.rs_vol(vol).is_some_and(|v| {
             v.state.conn >= conn::State::Connected && v.state.pdsk < disk::State::Inconsistent
         });
-        let Some((rs, disk)) = self.rs_disk_mut(vol).filter(|_| gone) else {
+        let Some((rs, _)) = self.rs_disk_mut(vol).filter(|_| gone) else {
             return;
         };
         let asked = |s: &&mut Slot| matches!(s.kind, Kind::Data | Kind::Thin | Kind::Compare);
@@ -122,7 +120,7 @@ impl<S: Store> Resource<S> {
             }
         }
         rs.source.forget();
-        disk.extents.cancel_all();
+        self.cancel_extents(vol);
     }
 
     /// A verify is over, and the peer has lost its disk. Each block that it was asked for keeps its
@@ -134,7 +132,7 @@ impl<S: Store> Resource<S> {
         let gone = self.rs_vol(vol).is_some_and(|v| {
             v.state.conn == conn::State::Connected && v.state.pdsk < disk::State::Inconsistent
         });
-        let Some((rs, disk)) = self.rs_disk_mut(vol).filter(|_| gone) else {
+        let Some((rs, _)) = self.rs_disk_mut(vol).filter(|_| gone) else {
             return;
         };
         if !core::mem::take(&mut rs.verify.asked) {
@@ -144,7 +142,7 @@ impl<S: Store> Resource<S> {
         for slot in rs.slots.iter_mut().filter(|s| s.kind == Kind::Judge) {
             slot.current = false;
         }
-        disk.extents.cancel_all();
+        self.cancel_extents(vol);
     }
 
     fn abandon_slots(&mut self, vol: VolIx) {

@@ -256,6 +256,10 @@ impl<S: Store> Resource<S> {
     }
 
     pub(super) fn put_extent(&mut self, vol: VolIx, slot: Slot) {
+        if slot.void {
+            // The lock that there may be is another request's.
+            return;
+        }
         if let Some((_, disk)) = self.rs_disk_mut(vol) {
             disk.extents.put(slot.range.start.rs_extent());
         }

@@ -151,13 +151,13 @@ impl<S: Store> Resource<S> {
         let now = h.now();
         let conf = self.rate_conf(vol);
         let (_, events) = self.app_pressure(vol);
+        self.cancel_extents(vol);
         let compares = side == Side::Target && self.compares_digests(vol, PEER);
         let flushes = self.disk_flushes(vol);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;
         };
         let bits = disk.bitmap.weight();
-        disk.extents.cancel_all();
         rs.marks.begin(now, bits);
         rs.rate.reset(&conf, events);
         rs.lazy_at = now;

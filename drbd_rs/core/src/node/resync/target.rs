@@ -186,7 +186,8 @@ impl<S: Store> Resource<S> {
             if h.room() < UNIT {
                 return true;
             }
-            if !self.may_read_own(vol) {
+            // What an earlier resync writes comes first: it might land on top of what is asked for.
+            if !self.may_read_own(vol) || self.rs(vol).is_some_and(|rs| rs.left_over()) {
                 return false;
             }
             match self.find_request(vol, quota, h.now()) {
@@ -434,8 +435,9 @@ impl<S: Store> Resource<S> {
         Ok(())
     }
 
-    /// Data that were asked for in an earlier resync, given up by both when the source pulled
-    /// ahead: this one has asked for them again, or will. The C driver writes them.
+    /// Data that were asked for in an earlier resync, given up by both as the source pulled ahead or
+    /// has lost its disk: this one has asked for them again, or will. The source may have written
+    /// there since. The C driver writes them, and calls a block in sync that was written by then.
     fn refuse_late(
         &mut self,
         vol: VolIx,
@@ -494,6 +496,10 @@ impl<S: Store> Resource<S> {
     fn block_failed(&mut self, vol: VolIx, ix: u16, slot: Slot, h: &mut impl Host) {
         if let Some(rs) = self.rs_mut(vol) {
             rs.release(ix);
+        }
+        if slot.void {
+            self.refuse_late(vol, slot.range, None, h);
+            return;
         }
         self.set_failed(vol, slot.range);
         self.send_block_ack(vol, Packet::NegAck, slot.range, h);
@@ -569,6 +575,8 @@ impl<S: Store> Resource<S> {
             }
             if slot.current && slot.stage == Stage::Lost {
                 self.block_failed(vol, ix, slot, h);
+            } else if slot.current && slot.void {
+                self.refuse_late(vol, slot.range, None, h);
             } else if slot.current {
                 self.set_in_sync(vol, slot.range, h);
                 self.send_block_ack(vol, Packet::RsWriteAck, slot.range, h);

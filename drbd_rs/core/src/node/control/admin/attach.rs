@@ -223,8 +223,13 @@ impl<S: Store> Resource<S> {
             let lost = v.ctl.marks_lost;
             // What the peer refused, or may have lost, is marked here, and no generation was begun
             // for it before the disk went: it is not known to be the last one by now.
-            let lacks = core::mem::take(&mut v.ctl.peer_lacks)
+            let mut lacks = core::mem::take(&mut v.ctl.peer_lacks)
                 | core::mem::take(&mut v.ctl.frozen_lost);
+            // So it is with a generation that was put off until I/O goes on, once this node is not
+            // Primary any more.
+            if s.role != Role::Primary {
+                lacks |= core::mem::take(&mut v.ctl.new_current_uuid);
+            }
             let running = s.role == Role::Primary && susp_nod && sure && !lost;
             v.ctl.crashed_primary = lacks
                 || sb.flags.contains(Md::CRASHED_PRIMARY)
