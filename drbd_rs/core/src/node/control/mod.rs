@@ -335,8 +335,6 @@ pub(crate) struct VolumeControl {
     pub(crate) sizes_due: bool,
     /// The role that the peer was told.
     pub(crate) told_role: Role,
-    /// The role that the peer has told.
-    pub(crate) heard_role: Role,
     /// The state of the disk that the peer was told.
     pub(crate) told_disk: crate::state::disk::State,
     /// SIZES that came during a change of size.
@@ -354,7 +352,7 @@ crate::key::key! {
         consider_resync, resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
         was_read_error, bad_source, end_untold, force_detach, demoting, peer_detaches, tells_again, failure_sent, failure_told,
         last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
-        sizes_due, told_role, heard_role, told_disk, sizes_parked, after
+        sizes_due, told_role, told_disk, sizes_parked, after
     }
     names {}
     not { ed_uuid, told_bits, attached_at, resize_turn, wait }
@@ -468,7 +466,6 @@ impl VolumeControl {
             sizes_rest: None,
             sizes_due: false,
             told_role: Role::Secondary,
-            heard_role: Role::Unknown,
             told_disk: crate::state::disk::State::Diskless,
             sizes_parked: None,
             wait: waits::Wait::NONE,

@@ -99,7 +99,7 @@ impl<S: Store> Resource<S> {
             c_size: Sectors(p.c_size),
             dds_flags: p.dds_flags,
             disk_changed: attached && disk_changed,
-            peer: self.peer_told_role(vol),
+            peer: self.state(vol).peer,
         };
         if !attached {
             return self.accept_diskless(vol, &p, rest, h);
@@ -122,17 +122,6 @@ impl<S: Store> Resource<S> {
             Determined::Failed(Unsized::NoFit | Unsized::Shrink) => self.sizes_settled(vol, h),
         }
         Ok(())
-    }
-
-    /// The role that the peer has told, not the one that it was granted: it does not count itself
-    /// as Primary before it has heard of that.
-    fn peer_told_role(&self, vol: VolIx) -> Role {
-        match self.state(vol).peer {
-            Role::Unknown => Role::Unknown,
-            Role::Primary | Role::Secondary => {
-                self.vol(vol).map_or(Role::Unknown, |v| v.ctl.heard_role)
-            }
-        }
     }
 
     /// Takes the limits of the peer's block device over.

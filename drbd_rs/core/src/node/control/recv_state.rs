@@ -58,9 +58,6 @@ impl<S: Store> Resource<S> {
     ) -> Result<(), Violation> {
         let peer = State::from_word(p.word).map_err(|_| Violation::Malformed)?;
         self.bitmap_is_over(vol)?;
-        if let Some(v) = self.vol_mut(vol) {
-            v.ctl.heard_role = peer.role;
-        }
         self.hear_state(vol, peer, None, h);
         Ok(())
     }
