@@ -209,6 +209,7 @@ impl<S: Store> Resource<S> {
         let (vol, range) = (r.vol, r.io.range);
         r.net = Net::None;
         r.touched |= r.local != Local::None;
+        r.marked |= marks;
         r.local = Local::None;
         r.postponed = false;
         (r.avoid_local, r.avoid_peer) = (false, false);

@@ -223,8 +223,8 @@ impl<S: Store> Resource<S> {
             let lost = core::mem::take(&mut v.ctl.marks_lost);
             // What the peer refused, or may have lost, is marked here, and no generation was begun
             // for it before the disk went: it is not known to be the last one by now.
-            let lacks = core::mem::take(&mut v.ctl.peer_lacks)
-                | core::mem::take(&mut v.ctl.frozen_lost);
+            let lacks =
+                core::mem::take(&mut v.ctl.peer_lacks) | core::mem::take(&mut v.ctl.frozen_lost);
             let running = s.role == Role::Primary && susp_nod && sure && !lost;
             v.ctl.crashed_primary = lacks
                 || sb.flags.contains(Md::CRASHED_PRIMARY)
