@@ -226,8 +226,8 @@ impl<S: Store> Resource<S> {
             let lacks =
                 core::mem::take(&mut v.ctl.peer_lacks) | core::mem::take(&mut v.ctl.frozen_lost);
             let running = s.role == Role::Primary && susp_nod && sure && !lost;
-            v.ctl.crashed_primary = lacks
-                || sb.flags.contains(Md::CRASHED_PRIMARY)
+            v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
+                || lacks
                 || (sb.flags.contains(Md::PRIMARY_IND) && !running);
             v.ctl.degraded_wfc = s.role != Role::Primary && sb.was_degraded();
             let told = v.peers.first().map(|p| p.ctl.max_bio);
