@@ -14,9 +14,9 @@
 //! drbd-sim mutant LIST N DIR  plants one in the sources below DIR, says its name
 //! ```
 //!
-//! `SIM_SHRINK=n` makes a plan shorter in at most so many runs. With `SIM_STEP=8 ... seconds N FROM`
-//! only each eighth seed is run: from one that is 6 modulo 8 on all are dense (`dense.rs`).
-//! `SIM_RUNS=n` ends it after so many, `SIM_SEEDS=n` names so many failing seeds of each kind.
+//! `SIM_SHRINK=n` makes a plan shorter in at most so many runs. With `SIM_STEP=8` only each eighth
+//! seed is run: from one that is 6 modulo 8 on all are dense (`dense.rs`). `SIM_RUNS=n` ends it
+//! after so many, `SIM_SEEDS=n` names so many failing seeds of each kind.
 //!
 //! `hunt` compares with the rates of the file `SIM_RATES` (made by `rates N`), as long as there
 //! are bugs of our own: what has been planted has to make some way to fail clearly more frequent.

@@ -225,6 +225,8 @@ impl<S: Store> Resource<S> {
         let Some((at, later)) = todo else {
             if let Some(v) = self.vol_mut(vol) {
                 v.ctl.after.pop();
+                // Joined with what came later, the news may have been told with that.
+                v.ctl.end_untold &= !v.ctl.after.is_empty();
             }
             return;
         };

@@ -348,11 +348,11 @@ pub(crate) struct VolumeControl {
 crate::key::key! {
     VolumeControl {
         opened, new_current_uuid, frozen_lost, marks_lost, crashed_primary, peer_lacks,
-        promoted_disk, own_lacks,
-        consider_resync, resync_after_neg, degraded_wfc, al_suspended, max_bio, was_io_error,
-        was_read_error, bad_source, end_untold, force_detach, demoting, peer_detaches, tells_again, failure_sent, failure_told,
-        last_words, deleted, dropped, drop_due, resize, resize_pending, grew, sizes_rest,
-        sizes_due, told_role, told_disk, sizes_parked, after
+        promoted_disk, own_lacks, consider_resync, resync_after_neg, degraded_wfc, al_suspended,
+        max_bio, was_io_error, was_read_error, bad_source, end_untold, force_detach, demoting,
+        peer_detaches, tells_again, failure_sent, failure_told, last_words, deleted, dropped,
+        drop_due, resize, resize_pending, grew, sizes_rest, sizes_due, told_role, told_disk,
+        sizes_parked, after
     }
     names {}
     not { ed_uuid, told_bits, attached_at, resize_turn, wait }

@@ -214,15 +214,25 @@ impl<S: Store> Resource<S> {
     /// itself alone: then its bits stay, and while it is ahead the peer gets its own back. The C
     /// driver waits for the end of the epoch, and then clears what was set since.
     fn note_in_sync(&mut self, id: Id, h: &mut impl Host) {
-        let Some(r) = self.io.requests.get_mut(id) else {
+        let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
-        let both = r.local == Local::Ok && r.net.answer() == Some(Answer::GoodInSync);
+        // One that was marked by this node alone, before it began anew, nobody else clears. As long
+        // as it is not complete no other write gets there.
+        let again = r.marked && !r.completed && r.expect == Expect::Written;
+        let again = again && self.io_state(r.vol).conn == Conn::Connected;
+        let good = match r.net.answer() {
+            Some(Answer::GoodInSync) => true,
+            Some(Answer::Good) => again && !r.net.is_queued(),
+            Some(Answer::Awaited | Answer::Refused | Answer::Lost) | None => false,
+        };
+        let both = r.local == Local::Ok && good;
         if !both || r.in_sync || !r.is_write() {
             return;
         }
-        r.in_sync = true;
-        let r = *r;
+        if let Some(r) = self.io.requests.get_mut(id) {
+            r.in_sync = true;
+        }
         let stops = self.io_vol(r.vol).map_or(0, |v| v.io.stops);
         if self.io_state(r.vol).conn == Conn::Ahead {
             self.set_out_of_sync(r.vol, r.io.range, h);

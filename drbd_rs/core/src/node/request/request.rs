@@ -197,6 +197,8 @@ pub struct Request {
     pub(super) postponed: bool,
     /// An earlier try has changed the own disk.
     pub(super) touched: bool,
+    /// Its blocks were marked before it began anew.
+    pub(super) marked: bool,
     /// The own copy, and that of the peer, are such that a write is safe there: UpToDate when it
     /// began, or when it was over. One that is being resynced may get the old data back.
     pub(super) counts: [bool; 2],
@@ -232,7 +234,8 @@ pub struct Request {
 crate::key::key! {
     Request {
         vol, io, stage, local, net, expect, claim, in_writes, completed, release, postponed,
-        touched, counts, copied, avoid_local, avoid_peer, refusals, in_sync, link, older, newer
+        touched, marked, counts, copied, avoid_local, avoid_peer, refusals, in_sync, link, older,
+        newer
     }
     names { log_of: LOG, epoch: EPOCH, incarnation: INCARNATION, stops: SPAN, thawed: WALK }
     not { on_wire, local_at, sent_at }
@@ -255,6 +258,7 @@ impl Request {
             release: false,
             postponed: false,
             touched: false,
+            marked: false,
             counts: [true; 2],
             copied: false,
             on_wire: false,

@@ -212,6 +212,7 @@ impl<S: Store> Resource<S> {
         let (vol, range) = (r.vol, r.io.range);
         r.net = Net::None;
         r.touched |= r.local != Local::None;
+        r.marked |= marks;
         r.local = Local::None;
         r.postponed = false;
         r.sent_at = None;

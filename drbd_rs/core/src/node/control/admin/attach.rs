@@ -231,8 +231,8 @@ impl<S: Store> Resource<S> {
                 lacks |= core::mem::take(&mut v.ctl.new_current_uuid);
             }
             let running = s.role == Role::Primary && susp_nod && sure && !lost;
-            v.ctl.crashed_primary = lacks
-                || sb.flags.contains(Md::CRASHED_PRIMARY)
+            v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
+                || lacks
                 || (sb.flags.contains(Md::PRIMARY_IND) && !running);
             v.ctl.degraded_wfc = s.role != Role::Primary && sb.was_degraded();
             let told = v.peers.first().map(|p| p.ctl.max_bio);
