@@ -336,27 +336,21 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// What an error of the own disk entails for the disk. The blocks of a write are marked at once,
-    /// not with the end of its epoch: a resync may be over before that, and a source that has none
-    /// left does not exchange bitmaps again. The C driver marks them later.
+    /// What an error of the own disk entails for the disk. The blocks are marked at once, not with
+    /// the end of the epoch: a resync may be over before that, and a source that has none left does
+    /// not exchange bitmaps again. The C driver marks those of writes later.
     fn local_failed(&mut self, r: &Request, h: &mut impl Host) {
-        if r.is_write() {
+        let ahead = r.io.op == AppOp::Read && r.io.flags.rahead;
+        if r.io.range.len.0 != 0 && !ahead {
             self.set_out_of_sync(r.vol, r.io.range, h);
         }
         match r.io.op {
             // Nobody waits for it, and the disk may have dropped it for being busy.
-            AppOp::Read if r.io.flags.rahead => {}
-            AppOp::Read => {
-                self.set_out_of_sync(r.vol, r.io.range, h);
-                self.io_error(r.vol, IoErrorKind::Read, h);
-            }
+            AppOp::Read if ahead => {}
+            AppOp::Read => self.io_error(r.vol, IoErrorKind::Read, h),
             // Zeroes are data: what is done as the peer has them must not be read as something else
             // here. The C driver takes it for a discard.
             AppOp::Write | AppOp::WriteZeroes { .. } | AppOp::Flush => {
-                // At once: a resync that this node is source of may end before the request does.
-                if r.io.range.len.0 != 0 {
-                    self.set_out_of_sync(r.vol, r.io.range, h);
-                }
                 self.io_error(r.vol, IoErrorKind::Write, h);
             }
             // That a disk cannot discard says nothing about its health.

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::meta::superblock::{DiskAtAttach, Flags as Md};
+use crate::meta::Superblock;
 use crate::nl::ErrCode;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as DiskState;
@@ -211,29 +212,8 @@ impl<S: Store> Resource<S> {
         if let Err(code) = self.check_resync_after(vol, conf.resync_after) {
             return self.attach_fails(a, code.number(), h);
         }
-        let susp_nod = self.ctl.susp.no_data;
-        // What waits for this disk is written again. With protocols A and B there may be more that
-        // the peer lacks: writes that applications were told of. And what has failed here differs,
-        // which only the activity log knows, if there is one; should the peer's disk be lost, too,
-        // no generation tells. The C driver forgets all of that.
-        let net = self.conn(PEER).and_then(|c| c.ctl.conf.as_ref());
-        let logged = !sb.flags.contains(Md::AL_DISABLED);
-        let sure = logged && net.is_none_or(|n| n.wire_protocol == 3);
+        self.recognise_crash(vol, &sb);
         if let Some(v) = self.vol_mut(vol) {
-            let lost = v.ctl.marks_lost;
-            // What the peer refused, or may have lost, is marked here, and no generation was begun
-            // for it before the disk went: it is not known to be the last one by now.
-            let mut lacks = core::mem::take(&mut v.ctl.peer_lacks)
-                | core::mem::take(&mut v.ctl.frozen_lost);
-            // So it is with a generation that was put off until I/O goes on, once this node is not
-            // Primary any more.
-            if s.role != Role::Primary {
-                lacks |= core::mem::take(&mut v.ctl.new_current_uuid);
-            }
-            let running = s.role == Role::Primary && susp_nod && sure && !lost;
-            v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
-                || lacks
-                || (sb.flags.contains(Md::PRIMARY_IND) && !running);
             v.ctl.degraded_wfc = s.role != Role::Primary && sb.was_degraded();
             let told = v.peers.first().map(|p| p.ctl.max_bio);
             if let Some(b) = v.backing.as_mut() {
@@ -255,6 +235,33 @@ impl<S: Store> Resource<S> {
             Determined::Waits => Move::Io(Kind::Attach(a.at(Step::Sized))),
             Determined::Failed(_) => self.attach_fails(a, ErrCode::NomemBitmap.number(), h),
         }
+    }
+
+    /// Whether a Primary crashed with this disk, or lost it in a way that comes to the same.
+    fn recognise_crash(&mut self, vol: VolIx, sb: &Superblock) {
+        let susp_nod = self.ctl.susp.no_data;
+        // What waits for this disk is written again. With protocols A and B there may be more that
+        // the peer lacks: writes that applications were told of. And what has failed here differs,
+        // which only the activity log knows, if there is one; should the peer's disk be lost, too,
+        // no generation tells. The C driver forgets all of that.
+        let net = self.conn(PEER).and_then(|c| c.ctl.conf.as_ref());
+        let logged = !sb.flags.contains(Md::AL_DISABLED);
+        let sure = logged && net.is_none_or(|n| n.wire_protocol == 3);
+        let Some(v) = self.vol_mut(vol) else { return };
+        // What the peer refused, or may have lost, is marked here, and no generation was begun for
+        // it before the disk went: it is not known to be the last one by now.
+        let mut lacks =
+            core::mem::take(&mut v.ctl.peer_lacks) | core::mem::take(&mut v.ctl.frozen_lost);
+        let primary = v.state.role == Role::Primary;
+        // So it is with a generation that was put off until I/O goes on, once this node is not
+        // Primary any more.
+        if !primary {
+            lacks |= core::mem::take(&mut v.ctl.new_current_uuid);
+        }
+        let running = primary && susp_nod && sure && !v.ctl.marks_lost;
+        v.ctl.crashed_primary = sb.flags.contains(Md::CRASHED_PRIMARY)
+            || lacks
+            || (sb.flags.contains(Md::PRIMARY_IND) && !running);
     }
 
     fn attach_bitmap(&mut self, a: Attaching, h: &mut impl Host) -> Move {
