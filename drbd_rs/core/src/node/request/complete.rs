@@ -36,10 +36,6 @@ impl<S: Store> Resource<S> {
                 self.seek_word(&r, h);
                 return;
             };
-            if r.fails_here() {
-                // Once more: what the peer has acknowledged of a resync since may have cleared it.
-                self.set_out_of_sync(r.vol, r.io.range, h);
-            }
             if r.io.op == AppOp::Read && result.is_err() && !r.io.flags.rahead {
                 self.retry_read(id, h);
                 return;
@@ -200,12 +196,12 @@ impl<S: Store> Resource<S> {
     /// done. The C driver marks it at the end of the epoch: until then the old data are read, and a
     /// resync that ends meanwhile leaves them.
     fn note_failed(&mut self, id: Id, h: &mut impl Host) {
-        let failed = |r: &&Request| r.is_write() && matches!(r.local, Local::Failed(_));
-        let Some(r) = self.io.requests.get(id).filter(failed).copied() else {
+        let Some(r) = self.io.requests.get(id).filter(|r| r.fails_here()) else {
             return;
         };
-        if r.io.range.len.0 != 0 {
-            self.set_out_of_sync(r.vol, r.io.range, h);
+        let (vol, range) = (r.vol, r.io.range);
+        if range.len.0 != 0 {
+            self.set_out_of_sync(vol, range, h);
         }
     }
 
