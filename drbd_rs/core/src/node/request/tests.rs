@@ -20,6 +20,7 @@ use crate::wire::{Barrier, BarrierAck, BarrierNr, BlockAck, BlockId, BlockReq, D
 
 mod conflict;
 mod copies;
+mod news;
 mod peer;
 mod proof;
 mod protocol_a;
