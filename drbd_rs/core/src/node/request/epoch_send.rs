@@ -219,7 +219,8 @@ impl<S: Store> Resource<S> {
     /// I/O that is suspended does not hold back what is stable at the peer. Not so a write that the
     /// peer has refused, or whose disk it has lost since, unflushed: it may be only on a disk that
     /// is gone, or only here, and the peer come back without it. If its application knows of it,
-    /// a generation begins before the peer is greeted again. The C driver lets all of them go.
+    /// a generation begins before the peer is greeted again, if this node has it: a disk that was
+    /// not there is older than the peer's. The C driver lets all of them go.
     fn epoch_releases(&mut self, id: Id, h: &mut impl Host) {
         let Some(r) = self.io.requests.get(id).copied() else {
             return;

@@ -118,8 +118,8 @@ impl<S: Store> Resource<S> {
 
     /// A peer is back while I/O is suspended. What the applications were told is done, yet was not
     /// stable at the peer, can not be sent again: the peer lacks it if it has crashed. True if room
-    /// ran out; volumes that this concerns need a new generation of data (`frozen_lost`). The C
-    /// driver trusts the acknowledgements of the old connection.
+    /// ran out; volumes that this concerns, and whose disk has it, need a new generation of data
+    /// (`frozen_lost`). The C driver trusts the acknowledgements of the old connection.
     pub(crate) fn lose_frozen(&mut self, h: &mut impl Host) -> bool {
         let mut at = self.io.log.oldest();
         while let Some(id) = at {

@@ -129,9 +129,7 @@ impl<S: Store> Resource<S> {
     /// does with the C driver, for ever. Nothing is compared any more: the verdicts that are still
     /// to be given concern nobody here.
     fn release_verified(&mut self, vol: VolIx) {
-        let gone = self.rs_vol(vol).is_some_and(|v| {
-            v.state.conn == conn::State::Connected && v.state.pdsk < disk::State::Inconsistent
-        });
+        let gone = self.peer_gave_up_disk(vol);
         let Some((rs, _)) = self.rs_disk_mut(vol).filter(|_| gone) else {
             return;
         };

@@ -8,7 +8,7 @@
 //! back: a newer write follows it on the same socket.
 
 use crate::resync_extents::{SourceBegin, SourceClaim};
-use crate::state::{disk, Role};
+use crate::state::{conn, disk, Role};
 use crate::time::Instant;
 use crate::units::{Sectors, BITS_PER_RS_EXTENT};
 use crate::wire::{BlockAck, BlockReq, Packet};
@@ -106,6 +106,11 @@ impl<S: Store> Resource<S> {
             self.send_block_ack(vol, Packet::NegRsDreply, range, h);
             return Ok(None);
         }
+        if self.peer_gave_up_disk(vol) {
+            // It was sent before the order to detach, to which this node has agreed since: as with
+            // those that were here by then (`drop_requests`), nobody waits for an answer.
+            return Ok(None);
+        }
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
         if kind != Kind::Prove {
             rs.source.at = range.start.bit().0;
@@ -113,6 +118,13 @@ impl<S: Store> Resource<S> {
         rs.claim(Stage::Waiting, kind, range, None)
             .map(Some)
             .ok_or(Violation::Flood)
+    }
+
+    /// Whether the resync has ended with the peer's disk, that of the target.
+    pub(super) fn peer_gave_up_disk(&self, vol: VolIx) -> bool {
+        self.rs_vol(vol).is_some_and(|v| {
+            v.state.conn == conn::State::Connected && v.state.pdsk < disk::State::Inconsistent
+        })
     }
 
     fn can_read(&self, vol: VolIx) -> bool {
