@@ -80,6 +80,15 @@ impl<S: Store> Resource<S> {
         h.emit(Effect::Examine { io, buf, what });
     }
 
+    /// Whether an own block was read for a resync that has been given up since: this one asks for
+    /// it anew, under a lock of its own.
+    fn offered_in_vain(&mut self, vol: VolIx, slot: Slot) -> bool {
+        if let Some(rs) = self.rs_mut(vol).filter(|_| slot.void) {
+            rs.answered();
+        }
+        slot.void
+    }
+
     /// A block could not be read.
     pub(super) fn block_unreadable(&mut self, vol: VolIx, ix: u16, slot: Slot, h: &mut impl Host) {
         match slot.kind {
@@ -96,7 +105,9 @@ impl<S: Store> Resource<S> {
             // The source has the data.
             Kind::Offer => {
                 self.let_go(vol, ix, h);
-                self.ask_for(vol, slot.range, h);
+                if !self.offered_in_vain(vol, slot) {
+                    self.ask_for(vol, slot.range, h);
+                }
             }
             // A digest of zeroes is no block's.
             Kind::Prove => self.block_read(vol, ix, slot, None, h),
@@ -133,6 +144,7 @@ impl<S: Store> Resource<S> {
             }
             (Kind::Compare, Some(own)) if own == told => self.reply_equal(vol, ix, slot, h),
             (Kind::Thin | Kind::Compare, _) => self.reply_data(vol, ix, slot, h),
+            (Kind::Offer, _) if self.offered_in_vain(vol, slot) => self.let_go(vol, ix, h),
             (Kind::Offer, Some(own)) => {
                 self.let_go(vol, ix, h);
                 self.send_digest(vol, Packet::CsumRsRequest, slot, own, h);

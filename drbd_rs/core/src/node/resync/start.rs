@@ -166,6 +166,10 @@ impl<S: Store> Resource<S> {
         rs.seen = side.conn();
         rs.target.cursor = crate::units::BmBit(0);
         rs.target.arm(now);
+        if side == Side::Target {
+            // What is left of a verify counts no more, see `verify.rs`.
+            rs.pending = 0;
+        }
         rs.compares = compares;
         rs.same = 0;
         rs.target.begin_comparing(compares && flushes);

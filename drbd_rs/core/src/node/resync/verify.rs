@@ -321,7 +321,7 @@ impl<S: Store> Resource<S> {
         let resyncs = super::resyncs(self.rs_conn(vol));
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
         let holds = rs.pending != 0 && !resyncs;
-        rs.pending = rs.pending.saturating_sub(1);
+        rs.pending = rs.pending.saturating_sub(u32::from(!resyncs));
         if !able {
             // It belongs to a verify that was given up; the peer waits for its extent. So do
             // applications here for the own one, unless that was let go with all others: in the C
@@ -419,6 +419,10 @@ impl<S: Store> Resource<S> {
         let range = checked_range(result.sector, result.blksize, most, size);
         let range = range.ok_or(Violation::Range)?;
         self.note_verdict(vol, range, result.verdict, h);
+        if super::resyncs(self.rs_conn(vol)) {
+            // The verify was given up, and its locks: those that there are are the resync's.
+            return Ok(());
+        }
         let (rs, disk) = self.rs_disk_mut(vol).ok_or(Violation::Unexpected)?;
         let Some(pending) = rs.pending.checked_sub(1) else {
             // It belongs to a verify that was given up.
