@@ -24,7 +24,7 @@ fn refuse(n: &mut Node, fx: &[Effect]) -> Vec<Effect> {
 }
 
 fn later(n: &mut Node) -> Vec<Effect> {
-    n.tape.now += 100_000_000;
+    n.tape.now += 250_000_000;
     n.step(|_, _| ())
 }
 
@@ -50,7 +50,7 @@ fn a_disk_that_is_back_already_is_asked_again() {
     for op in [AppOp::Write, AppOp::Read] {
         let mut n = freezing();
         let mut fx = n.submit(1, op, 8, 4096);
-        for _ in 0..50 {
+        for _ in 0..240 {
             assert_eq!(completion(&refuse(&mut n, &fx)), None);
             fx = later(&mut n);
         }
