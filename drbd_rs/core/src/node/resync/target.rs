@@ -435,9 +435,10 @@ impl<S: Store> Resource<S> {
         Ok(())
     }
 
-    /// Data that were asked for in an earlier resync, given up by both as the source pulled ahead or
-    /// has lost its disk: this one has asked for them again, or will. The source may have written
-    /// there since. The C driver writes them, and calls a block in sync that was written by then.
+    /// Data that were asked for in an earlier resync, given up by both as the source pulled ahead,
+    /// or has lost its disk: this one has asked for them again, or will. The source may have
+    /// written there since. The C driver writes them, and calls a block in sync that was written by
+    /// then.
     fn refuse_late(
         &mut self,
         vol: VolIx,

@@ -19,7 +19,7 @@ use super::super::super::note::Note;
 use super::super::super::{Backing, Resource, Store, PEER};
 use super::super::recv_uuids::differs;
 use super::super::size::{Determined, Plan};
-use super::super::{Flags, StateChange};
+use super::super::{Flags, StateChange, VolumeControl};
 use super::{Ask, Event, Kind, Move};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -221,14 +221,7 @@ impl<S: Store> Resource<S> {
         let sure = logged && net.is_none_or(|n| n.wire_protocol == 3);
         if let Some(v) = self.vol_mut(vol) {
             let lost = core::mem::take(&mut v.ctl.marks_lost);
-            // What the peer refused is marked here, and no generation was begun for it before the
-            // disk went: it is not known to be the last one by now.
-            let mut lacks = core::mem::take(&mut v.ctl.peer_lacks);
-            // So it is with a generation that was put off until I/O goes on, once this node is not
-            // Primary any more.
-            if s.role != Role::Primary {
-                lacks |= core::mem::take(&mut v.ctl.new_current_uuid);
-            }
+            let lacks = lacks_a_generation(&mut v.ctl, s.role);
             let running = s.role == Role::Primary && susp_nod && sure && !lost;
             v.ctl.crashed_primary = lacks
                 || sb.flags.contains(Md::CRASHED_PRIMARY)
@@ -331,4 +324,13 @@ impl<S: Store> Resource<S> {
         self.md_sync(vol, after, h);
         Move::Io(Kind::Attach(a.at(Step::Stored)))
     }
+}
+
+/// What the peer refused is marked here, and no generation was begun for it before the disk went:
+/// it is not known to be the last one by now. So it is with a generation that was put off until
+/// I/O goes on, once this node is not Primary any more.
+fn lacks_a_generation(ctl: &mut VolumeControl, role: Role) -> bool {
+    let refused = core::mem::take(&mut ctl.peer_lacks);
+    let put_off = role != Role::Primary && core::mem::take(&mut ctl.new_current_uuid);
+    refused || put_off
 }
