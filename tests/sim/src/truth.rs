@@ -640,6 +640,11 @@ impl World {
                 self.truth.debts[node].add((range.start.0 + n) as u32, tag + n);
             }
         }
+        // What is to be zeroed carries no tag that could be seen on its way; until both disks agree
+        // nobody looks at those places, and then they may have it.
+        let zeroed = self.truth.zeroed.iter();
+        let debt = &mut self.truth.debts[node];
+        zeroed.for_each(|at| debt.add(*at, 0));
     }
 
     /// A split brain was found: there has to be one.

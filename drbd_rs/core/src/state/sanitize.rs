@@ -169,7 +169,12 @@ fn lost_while_negotiating(old: State, new: &mut State, ctx: Context) -> Option<W
     }
     if attach.data_matches {
         new.disk = attach.disk;
-        new.pdsk = attach.pdsk;
+        // That the peer had no disk does not say that the one which it gets is bad: the C driver
+        // calls that Inconsistent, and so begins no generation with what that misses.
+        new.pdsk = match attach.pdsk {
+            pdsk if pdsk < Disk::Inconsistent && !ctx.as_c => Disk::DUnknown,
+            pdsk => pdsk,
+        };
         None
     } else {
         new.disk = Disk::Diskless;

@@ -253,6 +253,7 @@ impl<S: Store> Resource<S> {
         }
         let apv = self.agreed(PEER).map_or(0, |a| a.apv);
         let fx = effects(old, new.state, apv);
+        let ran = !old.is_suspended();
         self.ctl.susp = Suspended {
             user: new.state.susp,
             no_data: new.state.susp_nod,
@@ -284,6 +285,9 @@ impl<S: Store> Resource<S> {
             self.replication_stops(vol);
         }
         self.copies_are_given_up(vol, old, new.state);
+        if ran && new.state.is_suspended() {
+            self.freezes_again();
+        }
         for now in fx.now.iter() {
             self.carry_out(vol, now, h);
         }

@@ -8,7 +8,7 @@
 //! sent again or given up when it is resumed.
 
 use super::peer_write::{PeerRequest, Stage};
-use super::request::Answer;
+use super::request::{Answer, Request, Stage as ReqStage};
 use super::UNIT;
 
 use super::super::control::Next as ControlNext;
@@ -118,6 +118,8 @@ impl<S: Store> Resource<S> {
                     r.net.set_sent();
                 }
                 self.settle(id, h);
+            } else if self.is_worth_nothing(id) {
+                self.begin_anew(id, h);
             } else {
                 self.net_lost(id, h);
             }
@@ -127,6 +129,15 @@ impl<S: Store> Resource<S> {
         }
         self.run_soon(After::Control(ControlNext::RequestsQuiet { peer }), true, h);
         false
+    }
+
+    /// Whether only the peer could have had a write, though the own disk says that it has it: that
+    /// one was lost and is back. As with what was frozen, which is the same if I/O goes on a moment
+    /// before the connection has come to its end.
+    fn is_worth_nothing(&self, id: Id) -> bool {
+        let open = |r: &&Request| r.stage == ReqStage::Active && !r.completed && r.net.is_live();
+        let request = self.io.requests.get(id).filter(open);
+        request.is_some_and(|r| self.is_stale(r) && self.io_has_disk(r.vol))
     }
 
     /// The leg to the peer is gone for good: whatever the peer said, its copy may lack the data.

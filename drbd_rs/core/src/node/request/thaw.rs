@@ -5,7 +5,7 @@
 //! A walk over the transfer log, oldest first, resumable; no new request is admitted until it is
 //! over, so that what is sent again keeps its place before what is new.
 
-use super::request::{Answer, Local, Net, Outcome, Stage};
+use super::request::{Answer, Local, Net, Outcome, Request, Stage};
 use super::UNIT;
 
 use super::super::io::{AppOp, Host, VolIx};
@@ -142,6 +142,21 @@ impl<S: Store> Resource<S> {
         false
     }
 
+    /// I/O is suspended anew. What was let go when it was resumed the last time, and is still under
+    /// way, is held back as well, unless it is stable at the peer; what that has not come to by now
+    /// stays frozen. The C driver tells applications, also of what the peer may lack, which is not
+    /// fenced any more.
+    pub(crate) fn freezes_again(&mut self) {
+        if self.io.thaw.what != Some(Thaw::RestartLocal) {
+            self.io.thaw.what = None;
+        }
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get_mut(id)) {
+            at = r.newer;
+            r.release &= r.net.is_good() && !r.net.is_live();
+        }
+    }
+
     /// I/O was resumed and nobody said how: frozen requests must not stay so.
     fn notice_resumption(&mut self) {
         let suspended = self
@@ -163,12 +178,7 @@ impl<S: Store> Resource<S> {
         };
         debug_assert_eq!(r.stage, Stage::Active);
         let frozen = r.net.is_live() && !self.is_of_this_connection(id);
-        // The disk that had it was detached since, or its log was suspended when it began: nothing
-        // keeps a resync from what it wrote there, and it may say again what it said before, or
-        // what the peer wrote meanwhile. The C driver trusts it, and writes at the peer only.
-        let sized = r.is_write() && r.io.range.len.0 != 0;
-        let kept = self.is_logged(&r) && r.claim.is_holding();
-        let stale = sized && r.local == Local::Ok && !kept;
+        let stale = self.is_stale(&r);
         // There is a disk that lacks it. Also if the peer is what was waited for: a disk that came
         // back before that was worth nothing without it. The C driver writes at the peer only.
         let anew = (stale || matches!(r.local, Local::None | Local::Failed(_)))
@@ -192,6 +202,15 @@ impl<S: Store> Resource<S> {
             }
             Thaw::Resend | Thaw::FailPeerLeg | Thaw::RestartLocal => self.settle(id, h),
         }
+    }
+
+    /// The disk that had it was detached since, or its log was suspended when it began: nothing
+    /// keeps a resync from what it wrote there, and it may say again what it said before, or what
+    /// the peer wrote meanwhile. The C driver trusts it, and writes at the peer only.
+    pub(super) fn is_stale(&self, r: &Request) -> bool {
+        let sized = r.is_write() && r.io.range.len.0 != 0;
+        let kept = self.is_logged(r) && r.claim.is_holding();
+        sized && r.local == Local::Ok && !kept
     }
 
     /// A request that got nowhere begins anew: there is a disk again, with another activity log.
