@@ -417,7 +417,11 @@ impl World {
             if let Effect::Send { packet, .. } = effect {
                 match packet {
                     Packet::Uuids(p) => self.tells_uuids(node, p),
-                    Packet::SyncUuid(p) => self.tells(node, p.uuid),
+                    Packet::SyncUuid(p) => {
+                        self.tells(node, p.uuid);
+                        // It may be the one that an earlier beginning had.
+                        self.ledger.books[node].unnamed = false;
+                    }
                     _ => {}
                 }
             }

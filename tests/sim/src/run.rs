@@ -387,7 +387,11 @@ impl World {
         let mut calm = 0;
         while calm < 3 {
             self.run(Duration::secs(1));
-            let quiet = (0..2).all(|n| self.open_ios(n) == 0 && self.nodes[n].jobs.is_empty());
+            // A disk that still holds a write back may be given up for that.
+            let quiet = (0..2).all(|n| {
+                let node = &self.nodes[n];
+                self.open_ios(n) == 0 && node.jobs.is_empty() && node.writes.is_empty()
+            });
             let frozen = self.nodes.iter().any(|n| n.state.is_suspended());
             calm = if self.is_in_sync() && quiet && self.are_linked() && !frozen {
                 calm + 1

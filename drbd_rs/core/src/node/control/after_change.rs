@@ -141,12 +141,19 @@ impl Queue {
 
     /// Whether a peer that attaches has not been told yet what it has to compare with.
     pub(crate) fn owes_answer(&self) -> bool {
+        self.is_ahead(Later::PeerAttached)
+    }
+
+    /// Whether a generation is about to begin, or to be told, as the peer has lost its disk.
+    pub(super) fn owes_generation(&self) -> bool {
+        self.is_ahead(Later::PeerDataLost)
+    }
+
+    /// Whether one of the changes entails this, and it is not done.
+    fn is_ahead(&self, later: Later) -> bool {
+        let at = Later::ALL.iter().position(|l| *l == later);
         let mut all = self.items.iter().flatten();
-        all.any(|i| {
-            let answer = |(_, l): &(usize, &Later)| **l == Later::PeerAttached;
-            let at = || Later::ALL.iter().enumerate().find(answer);
-            i.later.contains(Later::PeerAttached) && at().is_some_and(|(at, _)| i.next <= at)
-        })
+        all.any(|i| i.later.contains(later) && at.is_some_and(|at| i.next <= at))
     }
 
     /// Whether the connection ends.
@@ -228,6 +235,7 @@ impl<S: Store> Resource<S> {
                 // Joined with what came later, the news may have been told with that.
                 v.ctl.end_untold &= !v.ctl.after.is_empty();
             }
+            self.hear_parked(vol, h);
             return;
         };
         if let Some(i) = self.vol_mut(vol).and_then(|v| v.ctl.after.first_mut()) {
@@ -250,6 +258,9 @@ impl<S: Store> Resource<S> {
                 i.step = 0;
             }
             Done::WaitsThen(step) => i.step = step,
+        }
+        if *later == Later::PeerDataLost {
+            self.hear_parked(vol, h);
         }
     }
 
@@ -387,10 +398,18 @@ impl<S: Store> Resource<S> {
         Done::Yes
     }
 
+    /// A generation may have begun with what was frozen, as the peer's disk was lost before the
+    /// peer heard of this one: as above.
     fn later_send_attached(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
-        self.send_sizes(vol, 0, h);
-        self.send_uuids(vol, 0, h);
-        self.send_state(vol, item.new, h);
+        if (item.step == 0 || item.ok) && self.md_begins(vol) {
+            self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
+            return Done::WaitsThen(1);
+        }
+        if self.vol(vol).is_some_and(|v| !v.ctl.after.was_cut()) {
+            self.send_sizes(vol, 0, h);
+            self.send_uuids(vol, 0, h);
+            self.send_state(vol, item.new, h);
+        }
         Done::Yes
     }
 
@@ -498,6 +517,11 @@ impl<S: Store> Resource<S> {
 
     fn later_new_uuid(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         if item.step == 1 {
+            if item.ok && self.md_begins(vol) {
+                // A resync has got a name meanwhile.
+                self.md_stable(vol, After::Control(Next::AfterChange { vol }), h);
+                return Done::WaitsThen(1);
+            }
             // Even if the disk has failed since: it says so now, and the peer, whose data these
             // are, must not go on without them. The C driver keeps it to itself.
             self.tell_uuids(vol, 0, h);

@@ -42,12 +42,27 @@ impl<S: Store> Resource<S> {
     pub(super) fn odds_pump(&mut self, h: &mut impl Host) -> bool {
         for ix in 0..self.volume_slots() {
             let vol = VolIx(ix);
+            self.tell_role(vol, h);
             if self.is_at_odds(vol) {
                 self.connect_anew(h);
                 return true;
             }
         }
         false
+    }
+
+    /// The peer may count a role as taken which this node has asked for, and which something that
+    /// began meanwhile has kept it from: it would refuse to become Primary beside that. It is told
+    /// how things are as soon as nothing else is under way. The C driver does not tell.
+    fn tell_role(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(v) = self.vol(vol).filter(|v| v.ctl.role_asked) else {
+            return;
+        };
+        let s = v.state;
+        let calm = s.conn == Conn::Connected || s.conn.is_sync();
+        if calm && self.ctl.op.is_none() && self.nothing_begins(vol) {
+            self.send_state(vol, s, h);
+        }
     }
 
     fn is_at_odds(&mut self, vol: VolIx) -> bool {

@@ -413,6 +413,7 @@ impl<S: Store> Resource<S> {
             v.ctl.sizes_due = false;
             for p in v.peers.iter_mut() {
                 p.ctl.uuids = None;
+                p.ctl.named = 0;
                 p.ctl.greeted = false;
                 p.ctl.awaits_name = false;
                 p.ctl.suspended = false;

@@ -223,6 +223,7 @@ impl<S: Store> Resource<S> {
     pub(crate) fn send_state(&mut self, vol: VolIx, state: State, h: &mut impl Host) {
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.told_role = state.role;
+            v.ctl.role_asked = false;
             v.ctl.told_disk = state.disk;
         }
         let word = state.to_word();

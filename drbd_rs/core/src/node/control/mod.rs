@@ -333,6 +333,9 @@ pub(crate) struct VolumeControl {
     pub(crate) sizes_rest: Option<recv_sizes::SizesRest>,
     /// The peer owes its sizes, and until it has told them the role stays what it is.
     pub(crate) sizes_due: bool,
+    /// The peer was asked whether this node may take a role, which it has not taken: it may count
+    /// that as taken.
+    pub(crate) role_asked: bool,
     /// The role that the peer was told.
     pub(crate) told_role: Role,
     /// The state of the disk that the peer was told.
@@ -352,7 +355,7 @@ crate::key::key! {
         max_bio, was_io_error, was_read_error, bad_source, end_untold, force_detach, demoting,
         peer_detaches, tells_again, failure_sent, failure_told, last_words, deleted, dropped,
         drop_due, resize, resize_pending, grew, sizes_rest, sizes_due, told_role, told_disk,
-        sizes_parked, after
+        role_asked, sizes_parked, after
     }
     names {}
     not { ed_uuid, told_bits, attached_at, resize_turn, wait }
@@ -364,6 +367,8 @@ crate::key::key! {
 pub(crate) struct PeerDeviceControl {
     /// The peer's UUIDS packet.
     pub(crate) uuids: Option<Uuids>,
+    /// The name that a resync, of which the peer is target, was given since; 0: none.
+    pub(crate) named: u64,
     /// The peer's capacity, 0 if it has no disk.
     pub(crate) size: Sectors,
     /// The peer's limit for one bio, bytes.
@@ -465,6 +470,7 @@ impl VolumeControl {
             grew: false,
             sizes_rest: None,
             sizes_due: false,
+            role_asked: false,
             told_role: Role::Secondary,
             told_disk: crate::state::disk::State::Diskless,
             sizes_parked: None,
@@ -479,6 +485,7 @@ impl PeerDeviceControl {
     pub(crate) const fn new() -> PeerDeviceControl {
         PeerDeviceControl {
             uuids: None,
+            named: 0,
             size: Sectors(0),
             max_bio: crate::limits::MAX_BIO_SIZE_SAFE,
             limits: None,

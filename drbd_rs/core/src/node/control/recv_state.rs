@@ -36,6 +36,8 @@ pub(crate) enum Prepares {
     },
     /// An empty bitmap.
     SkipInitialSync,
+    /// A generation that is due; the peer's state is looked at after that.
+    Generation(State),
 }
 
 /// What the handshake decided.
@@ -58,7 +60,9 @@ impl<S: Store> Resource<S> {
     ) -> Result<(), Violation> {
         let peer = State::from_word(p.word).map_err(|_| Violation::Malformed)?;
         self.bitmap_is_over(vol)?;
-        self.hear_state(vol, peer, None, h);
+        if !self.parks(vol, peer) {
+            self.hear_state(vol, peer, None, h);
+        }
         Ok(())
     }
 
@@ -67,13 +71,48 @@ impl<S: Store> Resource<S> {
     pub(super) fn full_sync_ready(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
         let prepares = v.peers.iter_mut().find_map(|p| p.ctl.prepares.take());
-        if let Some(Prepares::FullSync { peer, conn, os }) = prepares {
-            let decided = match (ok, os == self.state(vol)) {
-                (true, true) => Some(Decided::Conn(conn)),
-                (true, false) => None,
-                (false, _) => Some(Decided::Refused),
-            };
-            self.hear_state(vol, peer, decided, h);
+        match prepares {
+            Some(Prepares::FullSync { peer, conn, os }) => {
+                let decided = match (ok, os == self.state(vol)) {
+                    (true, true) => Some(Decided::Conn(conn)),
+                    (true, false) => None,
+                    (false, _) => Some(Decided::Refused),
+                };
+                self.hear_state(vol, peer, decided, h);
+            }
+            Some(Prepares::Generation(peer)) => {
+                if !self.parks(vol, peer) {
+                    self.hear_state(vol, peer, None, h);
+                }
+            }
+            Some(Prepares::SkipInitialSync) | None => {}
+        }
+    }
+
+    /// The peer attaches a disk, and on this node, which is slow, the generation is still due that
+    /// begins as it lost one: the decision is made with that, as the peer will make it. The C
+    /// driver goes by the UUIDs of the moment; the peer hears of others, and both become target.
+    fn parks(&mut self, vol: VolIx, peer: State) -> bool {
+        let Some(v) = self.vol_mut(vol) else {
+            return false;
+        };
+        let attaches = peer.disk == Disk::Negotiating && v.state.conn == Conn::Connected;
+        if !attaches || !v.ctl.after.owes_generation() {
+            return false;
+        }
+        if let Some(p) = v.peers.first_mut() {
+            p.ctl.prepares = Some(Prepares::Generation(peer));
+        }
+        true
+    }
+
+    /// It has begun, or was not due after all.
+    pub(super) fn hear_parked(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(v) = self.vol(vol) else { return };
+        let is_such = |p: &Option<Prepares>| matches!(p, Some(Prepares::Generation(_)));
+        let parked = v.peers.iter().any(|p| is_such(&p.ctl.prepares));
+        if parked && !v.ctl.after.owes_generation() {
+            self.run_soon(After::Control(Next::FullSyncReady { vol }), true, h);
         }
     }
 

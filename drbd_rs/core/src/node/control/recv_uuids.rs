@@ -31,6 +31,7 @@ impl<S: Store> Resource<S> {
         let Some(v) = self.vol_mut(vol) else { return };
         for peer in v.peers.iter_mut() {
             peer.ctl.uuids = Some(p);
+            peer.ctl.named = 0;
         }
         let s = v.state;
         let joining = s.conn < Conn::Connected || s.pdsk == Disk::Diskless;
@@ -123,11 +124,20 @@ impl<S: Store> Resource<S> {
 
     /// This node becomes source of a resync: the UUID of the resync, if there is a disk. The
     /// caller makes it durable before it tells the peer.
+    ///
+    /// One that begins anew, as after pulling ahead, before the target has told its UUIDs goes by
+    /// the name it had: nobody says whether the target has taken that. The C driver makes up
+    /// another one each time, and forgets the first after two more; a target that lost its disk
+    /// meanwhile comes back with that, and its copy passes for unrelated.
     pub(crate) fn uuid_begin_sync_source(&mut self, vol: VolIx, h: &mut impl Host) -> Option<u64> {
         let random = h.random();
         let peer = self.vol(vol)?.peers.first().and_then(|p| p.ctl.uuids);
         let target = peer.map_or(0, |u| u.current);
+        let named = self.vol(vol)?.peers.first().map_or(0, |p| p.ctl.named);
         let d = self.disk_mut(vol)?;
+        if named != 0 && d.uuids.bitmap == named {
+            return Some(named);
+        }
         let uuid = d.uuids.begin_sync_source(random, target);
         let uuids = d.uuids;
         let note = Note::UuidsNow {
@@ -136,6 +146,9 @@ impl<S: Store> Resource<S> {
         };
         self.log(vol, note, h);
         self.md_begun(vol, h);
+        for p in self.vol_mut(vol)?.peers.iter_mut() {
+            p.ctl.named = uuid;
+        }
         Some(uuid)
     }
 

@@ -168,6 +168,7 @@ impl<S: Store> Resource<S> {
         if answer == Ss::ConcurrentStChg {
             return Some(answer);
         }
+        let granted = r.change.role.filter(|_| r.reply == Reply::Yes);
         if answer.is_refusal() {
             self.request_refused(r.vol, r.change, r.flags, answer, h);
             return Some(answer);
@@ -179,11 +180,11 @@ impl<S: Store> Resource<S> {
         if r.reply == Reply::Yes && binds(r.change) && code.is_refusal() {
             self.began_alone(h);
         }
-        let granted = r.change.role.filter(|_| r.reply == Reply::Yes);
         if let (Some(vol), Some(role)) = (r.vol, granted) {
             // The peer knows, though no STATE has told it.
             if let Some(v) = self.vol_mut(vol) {
                 v.ctl.told_role = role;
+                v.ctl.role_asked &= code.is_refusal();
             }
         }
         Some(code)
@@ -230,6 +231,10 @@ impl<S: Store> Resource<S> {
         };
         if binds(r.change) && r.reply == Reply::None {
             c.ctl.given_up |= 1_u64.checked_shl(r.ahead).unwrap_or(0);
+        }
+        let asked = r.change.role.is_some() && matches!(r.reply, Reply::None | Reply::Yes);
+        if let Some(v) = r.vol.and_then(|vol| self.vol_mut(vol)) {
+            v.ctl.role_asked |= asked;
         }
     }
 
