@@ -411,6 +411,9 @@ impl World {
                 self.violated("no endless reconnects", &why);
             }
         }
+        // A bit that was to flip and had no data to flip in. What follows has no administrator: two
+        // Primaries that lose their connection are split, and need one.
+        self.net.flip = false;
         self.agreed();
         self.same_uuids();
         self.know_each_other();

@@ -180,11 +180,13 @@ impl<S: Store> Resource<S> {
         let frozen = r.net.is_live() && !self.is_of_this_connection(id);
         let stale = self.is_stale(&r);
         // There is a disk that lacks it. Also if the peer is what was waited for: a disk that came
-        // back before that was worth nothing without it. The C driver writes at the peer only.
+        // back before that was worth nothing without it. Nor does it count what the peer said in an
+        // earlier connection: it may have crashed since, and the disk here have its data from a
+        // resync of what was left there. The C driver writes at the peer only.
         let anew = (stale || matches!(r.local, Local::None | Local::Failed(_)))
             && (frozen || !r.net.is_live())
             && !r.completed
-            && (stale || r.outcome() != Outcome::Over(Ok(())))
+            && (stale || frozen || r.outcome() != Outcome::Over(Ok(())))
             && self.io_has_disk(r.vol);
         // The peer has refused it, or did not get it as its copy was bad, and may have another disk
         // by now.
