@@ -20,7 +20,7 @@ use super::super::super::note::Note;
 use super::super::super::{Backing, Resource, Store, PEER};
 use super::super::recv_uuids::differs;
 use super::super::size::{Determined, Plan};
-use super::super::{Flags, StateChange, VolumeControl};
+use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
