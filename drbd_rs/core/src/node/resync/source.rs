@@ -10,7 +10,7 @@
 use crate::resync_extents::{SourceBegin, SourceClaim};
 use crate::state::{conn, disk, Role};
 use crate::time::Instant;
-use crate::units::{Sectors, BITS_PER_RS_EXTENT};
+use crate::units::{SectorRange, Sectors, BITS_PER_RS_EXTENT};
 use crate::wire::{BlockAck, BlockReq, Packet};
 
 use super::super::io::{AppResult, BufId, Effect, Host, VolIx};
@@ -228,6 +228,32 @@ impl<S: Store> Resource<S> {
         let done = mark.left.saturating_sub(left);
         rs.rate
             .throttled(&conf, waiting, events, done, now.since(mark.at))
+    }
+
+    /// Whether blocks of this range are being read for the peer, and the answer is not queued: an
+    /// application's write waits for that. It would be in front of the answer, which has the older
+    /// data, or none of them. With a single Primary the extent is not locked as long as a write has
+    /// its place in the activity log; with two that counts no more (see `is_written`), and one that
+    /// waited for a transaction, or for the peer's writes, begins after the read. Only the own disk
+    /// is waited for. The C driver looks at the log alone, and may hang.
+    pub(crate) fn is_read_for_peer(&self, vol: VolIx, range: SectorRange) -> bool {
+        self.rs(vol).is_some_and(|rs| {
+            rs.slots.iter().any(|s| match s.stage {
+                Stage::Reading | Stage::Examining => {
+                    s.current && !s.void && s.range.overlaps(range)
+                }
+                Stage::Free
+                | Stage::Waiting
+                | Stage::Examined { .. }
+                | Stage::Sending
+                | Stage::Writing
+                | Stage::Written
+                | Stage::Flushing
+                | Stage::Durable
+                | Stage::Lost
+                | Stage::Dropped => false,
+            })
+        })
     }
 
     /// Gives up what the request at the head holds of its extent.
