@@ -68,7 +68,7 @@ impl<S: Store> Resource<S> {
         let waits = || {
             self.peer_writes_to(r.vol, r.io.range)
                 || self.resync_write_overlaps(r.vol, r.io.range)
-                || self.is_read_for_peer(r.vol, r.io.range)
+                || self.two_primaries() && self.is_read_for_peer(r.vol, r.io.range)
                 || self.fails_unheard(r.vol)
         };
         if r.is_write() && waits() {
