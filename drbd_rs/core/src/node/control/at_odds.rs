@@ -93,9 +93,8 @@ impl<S: Store> Resource<S> {
             return false;
         };
         let c = &v.ctl;
-        let sized = c.resize.is_some() || c.sizes_parked.is_some() || c.sizes_rest.is_some();
         let prepares = v.peers.iter().any(|p| p.ctl.prepares.is_some());
         let asks = self.conn(PEER).is_some_and(|c| c.ctl.request.is_some());
-        !sized && !prepares && !asks && c.after.is_empty() && !self.resync_begins(vol)
+        !c.changes_size() && !prepares && !asks && c.after.is_empty() && !self.resync_begins(vol)
     }
 }

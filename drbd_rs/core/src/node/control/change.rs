@@ -266,7 +266,9 @@ impl<S: Store> Resource<S> {
             v.state.susp_nod = susp.no_data;
             v.state.susp_fen = susp.fencing;
         }
-        let refused = new.state.both_good() && self.has_refused(vol);
+        // Looks at every request: only where the answer counts.
+        let lacks = self.vol(vol).is_some_and(|v| v.ctl.peer_lacks);
+        let refused = lacks && new.state.both_good() && self.has_refused(vol);
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.demoting |= meta_flags::log_counts(old) && !meta_flags::log_counts(new.state);
             if !old.role.is_primary() && new.state.role.is_primary() {

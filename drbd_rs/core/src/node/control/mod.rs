@@ -431,6 +431,11 @@ impl ConnectionControl {
 }
 
 impl VolumeControl {
+    /// Whether a change of size is under way here, or is to follow.
+    pub(super) fn changes_size(&self) -> bool {
+        self.resize.is_some() || self.sizes_parked.is_some() || self.sizes_rest.is_some()
+    }
+
     /// Without a disk, never opened.
     pub(crate) const fn new() -> VolumeControl {
         VolumeControl {

@@ -32,7 +32,7 @@ impl<S: Store> Resource<S> {
     /// Whether the application has to wait as a write is here alone, in a generation that the peer
     /// has as well.
     pub(super) fn awaits_generation(&mut self, r: &Request, h: &mut impl Host) -> bool {
-        let waits = r.is_here_alone() && self.separates(r.vol, h);
+        let waits = r.is_here_alone() && self.parts_from_peer(r.vol, h);
         if let Some(v) = self.io_vol_mut(r.vol).filter(|_| waits) {
             v.io.alone = true;
         }
@@ -41,18 +41,21 @@ impl<S: Store> Resource<S> {
 
     /// Begins a generation that the peer does not have, unless its copy is known to be bad. True:
     /// that is not stored yet.
-    fn separates(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+    fn parts_from_peer(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         let s = self.io_state(vol);
         let known = matches!(s.pdsk, Disk::Inconsistent | Disk::Outdated);
         let good = s.role.is_primary() && s.disk == Disk::UpToDate;
+        good && !known && s.conn <= Conn::Connected && self.separates(vol, s.conn, h)
+    }
+
+    /// Sees to it that what is written to a good disk of a Primary belongs to a generation that
+    /// the peer does not have. True: that is not stored yet, or has to wait.
+    pub(super) fn separates(&mut self, vol: VolIx, conn: Conn, h: &mut impl Host) -> bool {
         let Some(v) = self.io_vol(vol) else {
             return false;
         };
-        if !good || known || s.conn > Conn::Connected {
-            return false;
-        }
         let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0);
-        if fresh && s.conn == Conn::WFReportParams {
+        if fresh && conn == Conn::WFReportParams {
             // The two are about to compare what they have been told.
             return true;
         }
@@ -74,7 +77,7 @@ impl<S: Store> Resource<S> {
         if h.room() < UNIT {
             return true;
         }
-        if self.separates(vol, h) {
+        if self.parts_from_peer(vol, h) {
             return false;
         }
         let waited = self

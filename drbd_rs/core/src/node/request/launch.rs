@@ -50,10 +50,6 @@ impl<S: Store> Resource<S> {
             if r.touched {
                 self.hold(id);
             } else {
-                // A copy that could not be read may be another one when I/O goes on.
-                if let Some(r) = self.io.requests.get_mut(id) {
-                    (r.avoid_local, r.avoid_peer) = (false, false);
-                }
                 self.readmit(id, h);
             }
             return;
@@ -92,17 +88,7 @@ impl<S: Store> Resource<S> {
     fn goes_on_alone(&mut self, vol: VolIx, s: State, h: &mut impl Host) -> bool {
         let missed = s.conn <= Conn::Connected || s.conn == Conn::Ahead;
         let alone = s.role.is_primary() && s.disk == Disk::UpToDate && missed;
-        let Some(v) = self.io_vol(vol).filter(|_| alone) else {
-            return false;
-        };
-        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0);
-        if fresh && s.conn == Conn::WFReportParams {
-            return true;
-        }
-        if fresh && !v.io.generation {
-            self.start_generation(vol, h);
-        }
-        self.io_vol(vol).is_some_and(|v| v.io.generation)
+        alone && self.separates(vol, s.conn, h)
     }
 
     /// Whether the activity log of the present disk covers a write, or was asked.

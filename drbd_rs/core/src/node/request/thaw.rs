@@ -267,7 +267,7 @@ impl<S: Store> Resource<S> {
         false
     }
 
-    /// Whether the peer has refused a write that is not marked so far.
+    /// Whether the peer has refused a write that is not over. Its block may not be marked so far.
     pub(crate) fn has_refused(&self, vol: VolIx) -> bool {
         let mut at = self.io.log.oldest();
         while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {

@@ -162,11 +162,8 @@ impl<S: Store> Resource<S> {
 
     /// Whether this node, or the peer, is still to answer with its size.
     fn is_being_sized(&self, vol: VolIx) -> bool {
-        let answers = |c: &super::super::VolumeControl| {
-            c.resize.is_some() || c.sizes_rest.is_some() || c.sizes_parked.is_some()
-        };
         self.vol(vol)
-            .is_some_and(|v| v.ctl.sizes_due || answers(&v.ctl))
+            .is_some_and(|v| v.ctl.sizes_due || v.ctl.changes_size())
     }
 
     fn role_asked(&mut self, mut r: RoleChange, h: &mut impl Host) -> Move {
