@@ -49,6 +49,9 @@ pub struct Disk {
     logged: Vec<u64>,
     /// Whether there is a cache that forgets.
     pub volatile: bool,
+    /// Whether metadata have a device of their own, so that a flush of the one part leaves the
+    /// cache of the other as it is.
+    pub apart: bool,
 }
 
 impl Disk {
@@ -66,6 +69,7 @@ impl Disk {
             meta_log: Vec::new(),
             logged: vec![0; (first_byte.0 as usize).div_ceil(64)],
             volatile: true,
+            apart: false,
         }
     }
 
@@ -165,6 +169,24 @@ impl Disk {
         self.meta_log.clear();
     }
 
+    /// A flush of the device with the data.
+    pub fn flush_data(&mut self) {
+        let meta = std::mem::take(&mut self.meta_log);
+        self.flush();
+        if self.apart {
+            self.meta_log = meta;
+        }
+    }
+
+    /// A flush of the device with the metadata.
+    pub fn flush_meta(&mut self) {
+        if self.apart {
+            self.meta_log.clear();
+        } else {
+            self.flush();
+        }
+    }
+
     /// The power fails: each sector keeps some version that was written since it was durable.
     /// Returns the data sectors that changed by that.
     pub fn power_fails(&mut self, rng: &mut Rng) -> Vec<u32> {
@@ -229,11 +251,15 @@ mod tests {
         for seed in 0..50 {
             let mut d = Disk::new(Sectors(16), Sector(8));
             d.write(Sector(0), &[1, 2], false);
-            d.flush();
+            d.apart = seed % 2 == 0;
+            d.flush_data();
             d.write(Sector(1), &[3], false);
             d.write(Sector(2), &[4], true);
             d.write(Sector(3), &[5], false);
             d.write(Sector(3), &[6], true);
+            if d.apart {
+                d.flush_meta();
+            }
             d.power_fails(&mut Rng::new(seed));
             let now = d.read(SectorRange::new(Sector(0), 2048));
             assert_eq!((now[0], now[2], now[3]), (1, 4, 6));

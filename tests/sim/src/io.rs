@@ -47,7 +47,7 @@ impl World {
         let n = &mut self.nodes[node];
         if op == LocalOp::Flush || flags.preflush {
             // What was completed before is durable at the latest when the flush is answered.
-            n.disk.flush();
+            n.disk.flush_data();
         }
         let tags = match (op, data) {
             (LocalOp::Write, Data::App(AppId(app)) | Data::Copy(AppId(app))) => {
@@ -196,7 +196,7 @@ impl World {
     ) {
         let n = &mut self.nodes[node];
         if flags.preflush {
-            n.disk.flush();
+            n.disk.flush_meta();
         }
         if !matches!(op, MetaOp::ReadBitmap { .. }) {
             let mut page = [0; 4096];

@@ -58,7 +58,7 @@ macro_rules! knobs {
 knobs! {
     /// Backing device, sectors.
     size = 20480;
-    /// The disks have a volatile cache.
+    /// The disks have a volatile cache; 2: so have those on which their metadata are.
     cache = 1;
     /// The disks can discard.
     discard = 0;
@@ -268,6 +268,9 @@ impl Knobs {
         // Of a minor that no node has.
         self.grows = u64::from(rng.percent(40));
         self.resync_after = [0, 0, 78][rng.below(3) as usize];
+        if self.cache == 1 && rng.percent(40) {
+            self.cache = 2;
+        }
     }
 
     /// Draws how the pair begins, and what two Primaries, a slow peer or a split brain need.
@@ -340,7 +343,7 @@ impl Knobs {
         some("on_io_error", 35, &[0, 1]);
         some("al_updates", 20, &[0]);
         some("csums", 20, &[1]);
-        some("cache", 20, &[0]);
+        some("cache", 35, &[0, 2, 2]);
         some("begin", 20, &[1, 2, 3, 4]);
         some("timeout", 30, &[10, 30]);
         some("lame", 20, &[50]);

@@ -507,6 +507,12 @@ impl World {
         if new.disk != Disk::UpToDate || old.disk == Disk::UpToDate {
             return;
         }
+        let bits = self.bits_set(node);
+        let target = matches!(old.conn, Conn::SyncTarget | Conn::PausedSyncT);
+        if target && new.conn == Conn::Connected && bits != 0 {
+            let why = format!("n{node}: {bits} bits");
+            self.violated("a target is done when no bit is left", &why);
+        }
         let p = self.nodes[peer].state;
         let linked = self.nodes[node].link() != 0
             && self.nodes[node].link() == self.nodes[peer].link()

@@ -25,6 +25,9 @@ pub fn vary(plans: &[Plan], seed: u64) -> Plan {
     for _ in 0..=any(4) {
         change(&mut plan.actions, plans, &mut any);
     }
+    if any(8) == 0 && plan.knobs.cache == 1 {
+        plan.knobs.cache = 2;
+    }
     plan.noise = r.bits() >> 16;
     plan
 }

@@ -160,6 +160,7 @@ impl World {
         for n in 0..2u64 {
             let mut disk = drbdmeta::create_md(Sectors(knobs.size), rng.bits() | 1);
             disk.volatile = knobs.cache != 0;
+            disk.apart = knobs.cache == 2;
             let mut node = Node::new(disk, Rng::new(seed ^ ((n + 1) << 32)));
             node.clock = knobs.clock(n as usize);
             nodes.push(node);
