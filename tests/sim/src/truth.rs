@@ -726,7 +726,9 @@ impl World {
         self.check_equal(0, "two UpToDate disks are equal");
         self.truth.alone.fill(false);
         self.truth.forced = false;
-        self.truth.zeroed.clear();
+        if !self.is_on_the_way() {
+            self.truth.zeroed.clear();
+        }
         self.nodes.iter_mut().for_each(|n| n.write_failed = false);
     }
 

@@ -253,10 +253,7 @@ pub fn is_valid_soft_transition(old: State, new: State, ctx: Context) -> Ss {
         new.conn == Conn::Disconnecting && old.conn == Conn::StandAlone,
         Ss::AlreadyStandalone,
     );
-    rule(
-        new.disk > Disk::Attaching && old.disk == Disk::Diskless,
-        Ss::IsDiskless,
-    );
+    rule(revives(old.disk, new.disk, ctx.as_c), Ss::IsDiskless);
     rule(
         new.conn == Conn::WFConnection && old.conn < Conn::Unconnected,
         Ss::NoNetConfig,
@@ -301,6 +298,14 @@ pub fn is_valid_soft_transition(old: State, new: State, ctx: Context) -> Ss {
         Ss::OutdateWoConn,
     );
     answer
+}
+
+/// Asking for more of a disk that is gone. Nothing that somebody asks for makes a failed disk a good
+/// one again: what `primary --force` is to call UpToDate may have failed while the peer was asked.
+/// The C driver calls it so.
+fn revives(old: Disk, new: Disk, as_c: bool) -> bool {
+    (old == Disk::Diskless && new > Disk::Attaching)
+        || (old == Disk::Failed && new > Disk::Failed && !as_c)
 }
 
 /// Becoming Primary while a peer forced to UpToDate is about to resync this node.

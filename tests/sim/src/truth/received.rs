@@ -3,6 +3,7 @@
 //! What the protocols A and B promise of writes that are not on the peer's disk yet.
 
 use super::World;
+use crate::world::Event;
 use drbd_core::units::{SectorRange, Sectors};
 use std::collections::BTreeSet;
 
@@ -34,6 +35,18 @@ impl World {
                 self.truth.debts[node].add(sector, *tag);
             }
         }
+    }
+
+    /// Whether anything may still be on its way to a disk. With protocol A an application has long
+    /// heard that its discard is done when the peer's receiver gets to it, behind a slow flush; it
+    /// carries no tag that would tell.
+    pub(super) fn is_on_the_way(&self) -> bool {
+        let held = self.net.held.iter().flatten();
+        let mut events = self.events.iter().map(|(_, _, e)| e).chain(held);
+        let sockets = self.nodes.iter().filter_map(|n| n.sockets.as_ref());
+        let mut queues = sockets.map(|s| s.inbox.len() + s.out[0].len());
+        let moves = |e: &Event| matches!(e, Event::Deliver(0, ..) | Event::LocalDone { .. });
+        queues.any(|len| len != 0) || events.any(moves)
     }
 
     /// A write failed; protocol B may have promised it: see [`World::received_in_vain`].
