@@ -272,6 +272,21 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// The bitmap is about to be sent to the peer, which is brought up to date by it: what was sent
+    /// there and is not known to be stable is marked before. With protocols A and B a write is done
+    /// while it is on its way; a peer that had lost its disk by then, and has one again now, still
+    /// refuses it, and says so behind the bitmap. The C driver marks it as it hears that, when the
+    /// target knows nothing of it.
+    pub(crate) fn mark_unproven(&mut self, vol: VolIx, h: &mut impl Host) {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)).copied() {
+            at = r.newer;
+            if r.vol == vol && r.is_write() && r.net.is_live() && r.io.range.len.0 != 0 {
+                self.set_out_of_sync(vol, r.io.range, h);
+            }
+        }
+    }
+
     /// The own disk is done with a request.
     pub(super) fn app_local_done(
         &mut self,

@@ -9,6 +9,7 @@
 //!
 //! The source sends only once no application write is in flight: each later write is announced by
 //! OUT_OF_SYNC, which follows the bitmap on the same socket, so no write falls between the two.
+//! One that is done though the peer has not answered it (protocols A and B) is marked before.
 //! Merging only sets bits.
 //!
 //! A bitmap that has begun to flow flows to its end, as the C driver does it, even if the disk is
@@ -176,7 +177,10 @@ impl<S: Store> Resource<S> {
     pub(super) fn bitmap_gate_closed(&mut self, vol: VolIx, h: &mut impl Host) {
         let wanted = self.rs_conn(vol) == conn::State::WFBitMapS;
         match self.rs(vol).map(|rs| &rs.exchange.sending) {
-            Some(Sending::Gate) if wanted => self.bitmap_prepare(vol, h),
+            Some(Sending::Gate) if wanted => {
+                self.mark_unproven(vol, h);
+                self.bitmap_prepare(vol, h);
+            }
             Some(Sending::Gate) => self.exchange_end(vol, h),
             // The connection was lost while it waited; the gate is open again.
             Some(Sending::No | Sending::Filling | Sending::Chunks(..)) | None => {}
