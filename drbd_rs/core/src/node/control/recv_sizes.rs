@@ -117,7 +117,13 @@ impl<S: Store> Resource<S> {
         match self.determine_dev_size(vol, plan, then, h) {
             Determined::Unchanged => self.sizes_settled(vol, h),
             Determined::Waits => {}
-            Determined::Failed(Unsized::Bitmap) => self.refuse_peer(PEER, h),
+            Determined::Failed(Unsized::Bitmap) => {
+                // Nothing follows: what waits for the size would wait for ever.
+                if let Some(v) = self.vol_mut(vol) {
+                    v.ctl.sizes_rest = None;
+                }
+                self.refuse_peer(PEER, h);
+            }
             // The device stays as it is, and the peer is told so.
             Determined::Failed(Unsized::NoFit | Unsized::Shrink) => self.sizes_settled(vol, h),
         }
@@ -252,7 +258,6 @@ impl<S: Store> Resource<S> {
             return Ok(());
         };
         let (device, primary) = (v.size, v.state.role == Role::Primary);
-        v.ctl.sizes_rest = Some(rest);
         match candidate.map(Sectors) {
             None => {}
             Some(peer) if peer == device => {}
@@ -268,6 +273,9 @@ impl<S: Store> Resource<S> {
                 return Ok(());
             }
             Some(peer) => self.set_capacity(vol, peer, h),
+        }
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.sizes_rest = Some(rest);
         }
         self.sizes_settled(vol, h);
         Ok(())

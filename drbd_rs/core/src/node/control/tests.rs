@@ -335,6 +335,20 @@ fn primary_needs_good_data_or_force() {
     assert_eq!(n.m.disk(VOL).unwrap().uuids.current & 1, 0);
 }
 
+/// It gives up at its own time, though nothing else happens that could wake the machine.
+#[test]
+fn an_order_does_not_wait_for_sizes_for_ever() {
+    let mut n = Node::new(1);
+    n.m.vol_mut(VOL).unwrap().ctl.sizes_due = true;
+    let secondary = Command::Secondary { vol: VOL };
+    n.m.command(OpId(1), secondary, &mut n.h);
+    n.carry_out();
+    assert!(n.done.is_empty());
+    n.h.now = n.m.deadline().expect("a time to give up");
+    n.carry_out();
+    assert_eq!(n.answer(1), Ss::NothingToDo.number());
+}
+
 /// As with the C driver; tools show them, and what was read and written goes on.
 #[test]
 fn a_connection_begins_to_count_anew() {

@@ -231,8 +231,8 @@ enum Wait {
     Io,
     /// The clock.
     Until(Instant),
-    /// Something it looks at by itself after each step.
-    Poll,
+    /// Something it looks at by itself after each step, and at this time if nothing happens before.
+    Poll(Option<Instant>),
 }
 
 /// What happened to a request.
@@ -253,6 +253,8 @@ enum Move {
     Io(Kind),
     Until(Kind, Instant),
     Poll(Kind),
+    /// As [`Move::Poll`], up to that time: then it looks once more, and waits no longer.
+    PollUntil(Kind, Instant),
     /// At once.
     Go(Kind),
 }
@@ -297,7 +299,8 @@ impl Operation {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.wait {
             Wait::Until(at) | Wait::Retry(_, at) | Wait::Again(_, at) => Some(at),
-            Wait::Turn(_) | Wait::Peer(_) | Wait::Io | Wait::Poll => None,
+            Wait::Poll(until) => until,
+            Wait::Turn(_) | Wait::Peer(_) | Wait::Io => None,
         }
     }
 }
@@ -487,7 +490,7 @@ impl<S: Store> Resource<S> {
                 return moved;
             };
             // What follows may already be answered while the move is made.
-            let polled = matches!(op.wait, Wait::Poll);
+            let polled = matches!(op.wait, Wait::Poll(_));
             self.set_wait(Wait::Io);
             match self.make_move(op.kind, event, h) {
                 Move::Done(code) => {
@@ -506,7 +509,14 @@ impl<S: Store> Resource<S> {
                 }
                 Move::Poll(kind) => {
                     self.set_kind(kind);
-                    self.set_wait(Wait::Poll);
+                    self.set_wait(Wait::Poll(None));
+                    if polled {
+                        return moved;
+                    }
+                }
+                Move::PollUntil(kind, at) => {
+                    self.set_kind(kind);
+                    self.set_wait(Wait::Poll(Some(at)));
                     if polled {
                         return moved;
                     }
@@ -539,7 +549,7 @@ impl<S: Store> Resource<S> {
         match op.wait {
             Wait::Turn(event) => Some(event),
             Wait::Io => None,
-            Wait::Poll => Some(Event::Go),
+            Wait::Poll(_) => Some(Event::Go),
             Wait::Until(at) => (now >= at).then_some(Event::Go),
             Wait::Peer(ask) => match self.poll_request(h)? {
                 Ss::InTransientState => {

@@ -111,7 +111,7 @@ impl<S: Store> Resource<S> {
             // The roles say which node is the source of what a resize has added, and the peer goes
             // by those of before. The C driver does not wait.
             (Step::Begin, _) if h.now() < r.until && self.is_being_sized(r.vol) => {
-                Move::Poll(Kind::Role(r))
+                Move::PollUntil(Kind::Role(r), r.until)
             }
             (Step::Begin, _) => {
                 if r.role == Role::Primary {

@@ -64,7 +64,9 @@ impl<S: Store> Resource<S> {
     pub(super) fn move_resume(&mut self, mut r: Resuming, event: Event, h: &mut impl Host) -> Move {
         let vol = r.vol;
         match (r.step, event) {
-            (Step::Begin, _) if self.greets() && h.now() < r.until => Move::Poll(Kind::Resume(r)),
+            (Step::Begin, _) if self.greets() && h.now() < r.until => {
+                Move::PollUntil(Kind::Resume(r), r.until)
+            }
             (Step::Begin, _) if self.greets() => {
                 self.gate_open(vol, h);
                 Move::Done(Ss::InTransientState.number())

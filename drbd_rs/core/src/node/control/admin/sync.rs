@@ -215,7 +215,7 @@ impl<S: Store> Resource<S> {
             }
             NewUuidStep::Begin if n.skip_sync && !self.peer_is_connected(vol) => {
                 if h.now() < n.until {
-                    return Move::Poll(Kind::NewUuid(n));
+                    return Move::PollUntil(Kind::NewUuid(n), n.until);
                 }
                 Move::Done(Ss::InTransientState.number())
             }
