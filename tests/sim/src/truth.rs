@@ -122,8 +122,8 @@ pub struct Truth {
     reads: Vec<OpenRead>,
     /// Writes that wait for their acknowledgement.
     open: Vec<Open>,
-    /// Writes whose node died, as long as its peer may still get them: they were made at the same
-    /// time as any that the peer submits before it has noticed.
+    /// Writes whose node died or gave the connection up, as long as its peer may still get them:
+    /// they were made at the same time as any that the peer submits before it has noticed.
     dead: Vec<Open>,
     /// Places that were zeroed lately: what they hold cannot be told apart.
     zeroed: BTreeSet<u32>,
@@ -277,7 +277,7 @@ impl Truth {
         self.close(tag);
     }
 
-    /// Its node died.
+    /// Its node died, or told of an error as it had lost the connection: the peer may still get it.
     pub fn orphaned(&mut self, tag: u64) {
         let write = self.close(tag);
         self.dead.extend(write);
@@ -338,6 +338,14 @@ impl World {
         )
     }
 
+    /// Whether a write is over on a node that has given the connection up, of which the peer has not
+    /// heard: it may lie in the network, in front of the news.
+    fn may_still_come(&self, node: usize, done: &App) -> bool {
+        let other = &self.nodes[self.peer_of(node)];
+        let left = self.nodes[node].state.conn < Conn::WFReportParams;
+        done.sent && left && !World::is_apart(other.state.conn)
+    }
+
     /// What an application learns.
     pub(crate) fn judge(&mut self, node: usize, done: &App, result: AppResult) {
         let peer = self.peer_of(node);
@@ -351,6 +359,7 @@ impl World {
             }
             (AppOp::Flush, Ok(())) => self.truth.flushed(node, done.tag),
             (AppOp::Flush, Err(_)) => {}
+            (_, Err(_)) if self.may_still_come(node, done) => self.truth.orphaned(done.tag),
             (_, Err(_)) => self.truth.undecided(done.tag),
             (_, Ok(())) => {
                 let Some(write) = self.truth.close(done.tag) else {
@@ -384,6 +393,9 @@ impl World {
                         let sectors = first..first + write.range.len.0 as u32;
                         self.truth.debts[peer].unflushed.extend(sectors);
                     }
+                }
+                if self.may_still_come(node, done) {
+                    self.truth.dead.push(write);
                 }
             }
         }
