@@ -135,6 +135,8 @@ pub struct Truth {
     pub failed: bool,
     /// Sectors that somebody changed behind the back of DRBD.
     rotten: BTreeSet<u32>,
+    /// Where each write begins, by its tag.
+    starts: BTreeMap<u64, u64>,
     /// UUIDs that any node ever had, without bit 0.
     uuids: BTreeSet<u64>,
     last: Vec<[u64; 4]>,
@@ -157,6 +159,7 @@ impl Truth {
             forced: false,
             failed: false,
             rotten: BTreeSet::new(),
+            starts: BTreeMap::new(),
             uuids: BTreeSet::new(),
             last: vec![[0; 4]; nodes],
         }
@@ -165,6 +168,7 @@ impl Truth {
     /// A write was submitted; sector `n` of it carries `tag + n`.
     pub fn submitted(&mut self, node: usize, range: SectorRange, tag: u64) {
         self.opened(node, range, tag);
+        self.starts.insert(tag, range.start.0);
         for debt in &mut self.debts {
             for n in 0..range.len.0 {
                 debt.add((range.start.0 + n) as u32, tag + n);
@@ -638,6 +642,7 @@ impl World {
         data.resize(sectors, 0);
         self.truth.accept(node, &data);
         self.under_way(node);
+        self.not_received(node, &data);
         // So may be what the other node was told of, and is on its way here.
         let moving = self.on_the_way();
         let other = self.truth.debts[self.peer_of(node)].clone();
