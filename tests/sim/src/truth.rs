@@ -342,8 +342,8 @@ impl World {
         )
     }
 
-    /// Whether a write is over on a node that has given the connection up, of which the peer has not
-    /// heard: it may lie in the network, in front of the news.
+    /// Whether a write is over on a node that has given the connection up, of which the peer has
+    /// not heard: it may lie in the network, in front of the news.
     fn may_still_come(&self, node: usize, done: &App) -> bool {
         let other = &self.nodes[self.peer_of(node)];
         let left = self.nodes[node].state.conn < Conn::WFReportParams;

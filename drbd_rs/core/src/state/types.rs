@@ -75,6 +75,14 @@ impl State {
         matches!(self.conn, conn::State::Ahead | conn::State::WFBitMapS)
     }
 
+    /// Becomes source of a resync that has not begun: what is written meanwhile is here alone.
+    pub(crate) const fn begins_as_source(self) -> bool {
+        matches!(
+            self.conn,
+            conn::State::StartingSyncS | conn::State::WFBitMapS
+        )
+    }
+
     /// Both copies are UpToDate.
     pub(crate) fn both_good(self) -> bool {
         self.disk == disk::State::UpToDate && self.pdsk == disk::State::UpToDate

@@ -45,13 +45,15 @@ impl<S: Store> Resource<S> {
         let s = self.io_state(vol);
         let known = matches!(s.pdsk, Disk::Inconsistent | Disk::Outdated);
         let good = s.role.is_primary() && s.disk == Disk::UpToDate;
+        let begins = s.begins_as_source();
+        if !good || known || s.conn > Conn::Connected && !begins {
+            return false;
+        }
+        let shared = !begins || self.peer_shares_generation(vol);
         let Some(v) = self.io_vol(vol) else {
             return false;
         };
-        if !good || known || s.conn > Conn::Connected {
-            return false;
-        }
-        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0);
+        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0) && shared;
         if fresh && s.conn == Conn::WFReportParams {
             // The two are about to compare what they have been told.
             return true;
