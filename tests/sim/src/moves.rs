@@ -225,7 +225,8 @@ impl Facts<'_> {
             let missed = s.conn == Conn::Connected && s.pdsk != Disk::UpToDate;
             // One that has refused writes says why only when its helper is done.
             let refused = self.book.refused;
-            s.conn < Conn::Connected || s.conn == Conn::Ahead || missed || refused
+            let begins = matches!(s.conn, Conn::StartingSyncS | Conn::WFBitMapS);
+            s.conn < Conn::Connected || s.conn == Conn::Ahead || begins || missed || refused
         });
         let why = match self.book.wish {
             Wish::NewUuid if o.bitmap == 0 => "generation: new-current-uuid",

@@ -166,6 +166,10 @@ impl World {
         let apart = !done.answered && n.link() == 0 && n.state.conn < Conn::Connected;
         // The peer is told where it misses writes, and by what name it misses them.
         let alone = apart || n.state.conn == Conn::Ahead || self.is_refused(node, done);
+        // Before a resync begins the target may still go by the name that the data have here.
+        let begins = matches!(n.state.conn, Conn::StartingSyncS | Conn::WFBitMapS);
+        let names = [node, self.peer_of(node)].map(|n| self.held(n).map(|h| h.current & !1));
+        let alone = alone || begins && !done.answered && !done.sent && names[0] == names[1];
         let good = n.state.disk == Disk::UpToDate && done.good;
         let same = self.held(node).is_some_and(|h| h.bitmap == 0);
         if alone && writes(done.io.op) && good && result.is_ok() && same {

@@ -122,8 +122,8 @@ pub struct Truth {
     reads: Vec<OpenRead>,
     /// Writes that wait for their acknowledgement.
     open: Vec<Open>,
-    /// Writes whose node died, as long as its peer may still get them: they were made at the same
-    /// time as any that the peer submits before it has noticed.
+    /// Writes whose node died or gave the connection up, as long as its peer may still get them:
+    /// they were made at the same time as any that the peer submits before it has noticed.
     dead: Vec<Open>,
     /// Places that were zeroed lately: what they hold cannot be told apart.
     zeroed: BTreeSet<u32>,
@@ -135,6 +135,8 @@ pub struct Truth {
     pub failed: bool,
     /// Sectors that somebody changed behind the back of DRBD.
     rotten: BTreeSet<u32>,
+    /// Where each write begins, by its tag.
+    starts: BTreeMap<u64, u64>,
     /// UUIDs that any node ever had, without bit 0.
     uuids: BTreeSet<u64>,
     last: Vec<[u64; 4]>,
@@ -157,6 +159,7 @@ impl Truth {
             forced: false,
             failed: false,
             rotten: BTreeSet::new(),
+            starts: BTreeMap::new(),
             uuids: BTreeSet::new(),
             last: vec![[0; 4]; nodes],
         }
@@ -165,6 +168,7 @@ impl Truth {
     /// A write was submitted; sector `n` of it carries `tag + n`.
     pub fn submitted(&mut self, node: usize, range: SectorRange, tag: u64) {
         self.opened(node, range, tag);
+        self.starts.insert(tag, range.start.0);
         for debt in &mut self.debts {
             for n in 0..range.len.0 {
                 debt.add((range.start.0 + n) as u32, tag + n);
@@ -277,7 +281,7 @@ impl Truth {
         self.close(tag);
     }
 
-    /// Its node died.
+    /// Its node died, or told of an error as it had lost the connection: the peer may still get it.
     pub fn orphaned(&mut self, tag: u64) {
         let write = self.close(tag);
         self.dead.extend(write);
@@ -338,6 +342,14 @@ impl World {
         )
     }
 
+    /// Whether a write is over on a node that has given the connection up, of which the peer has
+    /// not heard: it may lie in the network, in front of the news.
+    fn may_still_come(&self, node: usize, done: &App) -> bool {
+        let other = &self.nodes[self.peer_of(node)];
+        let left = self.nodes[node].state.conn < Conn::WFReportParams;
+        done.sent && left && !World::is_apart(other.state.conn)
+    }
+
     /// What an application learns.
     pub(crate) fn judge(&mut self, node: usize, done: &App, result: AppResult) {
         let peer = self.peer_of(node);
@@ -351,6 +363,7 @@ impl World {
             }
             (AppOp::Flush, Ok(())) => self.truth.flushed(node, done.tag),
             (AppOp::Flush, Err(_)) => {}
+            (_, Err(_)) if self.may_still_come(node, done) => self.truth.orphaned(done.tag),
             (_, Err(_)) => self.truth.undecided(done.tag),
             (_, Ok(())) => {
                 let Some(write) = self.truth.close(done.tag) else {
@@ -384,6 +397,9 @@ impl World {
                         let sectors = first..first + write.range.len.0 as u32;
                         self.truth.debts[peer].unflushed.extend(sectors);
                     }
+                }
+                if self.may_still_come(node, done) {
+                    self.truth.dead.push(write);
                 }
             }
         }
@@ -632,6 +648,7 @@ impl World {
         data.resize(sectors, 0);
         self.truth.accept(node, &data);
         self.under_way(node);
+        self.not_received(node, &data);
         // So may be what the other node was told of, and is on its way here.
         let moving = self.on_the_way();
         let other = self.truth.debts[self.peer_of(node)].clone();

@@ -300,9 +300,9 @@ pub fn is_valid_soft_transition(old: State, new: State, ctx: Context) -> Ss {
     answer
 }
 
-/// Asking for more of a disk that is gone. Nothing that somebody asks for makes a failed disk a good
-/// one again: what `primary --force` is to call UpToDate may have failed while the peer was asked.
-/// The C driver calls it so.
+/// Asking for more of a disk that is gone. Nothing that somebody asks for makes a failed disk a
+/// good one again: what `primary --force` is to call UpToDate may have failed while the peer was
+/// asked. The C driver calls it so.
 fn revives(old: Disk, new: Disk, as_c: bool) -> bool {
     (old == Disk::Diskless && new > Disk::Attaching)
         || (old == Disk::Failed && new > Disk::Failed && !as_c)

@@ -57,6 +57,11 @@ impl State {
         self.susp || self.susp_nod || self.susp_fen
     }
 
+    /// Whether there is a reason to hold application I/O back that there was not before.
+    pub(crate) const fn suspends_anew(self, old: State) -> bool {
+        self.susp && !old.susp || self.susp_nod && !old.susp_nod || self.susp_fen && !old.susp_fen
+    }
+
     /// Whether a resync has to pause for any reason.
     pub const fn has_isp(self) -> bool {
         self.aftr_isp || self.peer_isp || self.user_isp
@@ -73,6 +78,14 @@ impl State {
     /// Whether a write of the application is only announced to the peer as out of sync.
     pub const fn announces_out_of_sync(self) -> bool {
         matches!(self.conn, conn::State::Ahead | conn::State::WFBitMapS)
+    }
+
+    /// Becomes source of a resync that has not begun: what is written meanwhile is here alone.
+    pub(crate) const fn begins_as_source(self) -> bool {
+        matches!(
+            self.conn,
+            conn::State::StartingSyncS | conn::State::WFBitMapS
+        )
     }
 
     /// Both copies are UpToDate.

@@ -2,7 +2,7 @@
 
 //! What the protocols A and B promise of writes that are not on the peer's disk yet.
 
-use super::World;
+use super::{Truth, World};
 use crate::world::Event;
 use drbd_core::units::{SectorRange, Sectors};
 use std::collections::BTreeSet;
@@ -61,12 +61,25 @@ impl World {
     }
 
     /// Protocol A: what is done at the source of a resync, and is on its way here, a disk does not
-    /// owe as soon as the resync ends: it may say what it says now.
+    /// owe as soon as the resync ends: it may say what it says now, or any of what comes after that
+    /// in the order of writing. What is older than that must not come.
     pub(super) fn not_received(&mut self, node: usize, data: &[u64]) {
-        if self.knobs.protocol == 1 {
-            let owes = &mut self.truth.debts[node];
-            for (at, found) in (0u32..).zip(data) {
-                owes.add(at, *found);
+        if self.knobs.protocol != 1 {
+            return;
+        }
+        let moving = self.on_the_way();
+        let Truth { debts, starts, .. } = &mut self.truth;
+        let owes = &mut debts[node];
+        for (at, found) in (0u32..).zip(data) {
+            owes.add(at, *found);
+        }
+        for value in moving.0 {
+            let written = starts.range(..=value).next_back();
+            let Some(at) = written.map(|(tag, start)| start + (value - tag)) else {
+                continue;
+            };
+            if data.get(at as usize).is_some_and(|found| *found < value) {
+                owes.add(at as u32, value);
             }
         }
     }

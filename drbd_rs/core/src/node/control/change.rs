@@ -253,7 +253,6 @@ impl<S: Store> Resource<S> {
         }
         let apv = self.agreed(PEER).map_or(0, |a| a.apv);
         let fx = effects(old, new.state, apv);
-        let ran = !old.is_suspended();
         self.ctl.susp = Suspended {
             user: new.state.susp,
             no_data: new.state.susp_nod,
@@ -287,7 +286,7 @@ impl<S: Store> Resource<S> {
             self.replication_stops(vol);
         }
         self.copies_are_given_up(vol, old, new.state);
-        if ran && new.state.is_suspended() {
+        if new.state.suspends_anew(old) {
             self.freezes_again();
         }
         for now in fx.now.iter() {

@@ -104,9 +104,7 @@ impl<S: Store> Resource<S> {
         if !attached {
             return self.accept_diskless(vol, &p, rest, h);
         }
-        if let Some(v) = self.vol_mut(vol) {
-            v.ctl.sizes_rest = Some(rest);
-        }
+        self.note_rest(vol, Some(rest));
         let plan = Plan {
             forced: p.dds_flags & dds_flag::FORCED != 0,
             no_resync: p.dds_flags & dds_flag::NO_RESYNC != 0,
@@ -119,15 +117,19 @@ impl<S: Store> Resource<S> {
             Determined::Waits => {}
             Determined::Failed(Unsized::Bitmap) => {
                 // Nothing follows: what waits for the size would wait for ever.
-                if let Some(v) = self.vol_mut(vol) {
-                    v.ctl.sizes_rest = None;
-                }
+                self.note_rest(vol, None);
                 self.refuse_peer(PEER, h);
             }
             // The device stays as it is, and the peer is told so.
             Determined::Failed(Unsized::NoFit | Unsized::Shrink) => self.sizes_settled(vol, h),
         }
         Ok(())
+    }
+
+    fn note_rest(&mut self, vol: VolIx, rest: Option<SizesRest>) {
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.sizes_rest = rest;
+        }
     }
 
     /// Takes the limits of the peer's block device over.
@@ -274,9 +276,7 @@ impl<S: Store> Resource<S> {
             }
             Some(peer) => self.set_capacity(vol, peer, h),
         }
-        if let Some(v) = self.vol_mut(vol) {
-            v.ctl.sizes_rest = Some(rest);
-        }
+        self.note_rest(vol, Some(rest));
         self.sizes_settled(vol, h);
         Ok(())
     }

@@ -213,6 +213,14 @@ impl<S: Store> Resource<S> {
             self.md_dirty(vol, h);
         }
     }
+
+    /// Whether the peer's disk goes by the name that the data have here, as far as is known.
+    pub(crate) fn peer_shares_generation(&self, vol: VolIx) -> bool {
+        let Some(v) = self.vol(vol) else { return false };
+        let own = v.backing.as_ref().map(|b| b.disk.uuids.current);
+        let peer = v.peers.first().and_then(|p| p.ctl.uuids.as_ref());
+        own.is_some_and(|own| peer.is_none_or(|u| !differs(u.current, own)))
+    }
 }
 
 /// Puts a set into the packet that the peer sent.

@@ -18,6 +18,7 @@ use super::super::io::{AppOp, Host, VolIx};
 use super::super::{Resource, Store, Volume};
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
+use crate::state::State;
 
 impl Request {
     /// The peer does not have the data that the own disk has.
@@ -45,17 +46,19 @@ impl<S: Store> Resource<S> {
         let s = self.io_state(vol);
         let known = matches!(s.pdsk, Disk::Inconsistent | Disk::Outdated);
         let good = s.role.is_primary() && s.disk == Disk::UpToDate;
-        good && !known && s.conn <= Conn::Connected && self.separates(vol, s.conn, h)
+        let meets = s.conn <= Conn::Connected || s.begins_as_source();
+        good && !known && meets && self.separates(vol, s, h)
     }
 
     /// Sees to it that what is written to a good disk of a Primary belongs to a generation that
     /// the peer does not have. True: that is not stored yet, or has to wait.
-    pub(super) fn separates(&mut self, vol: VolIx, conn: Conn, h: &mut impl Host) -> bool {
+    pub(super) fn separates(&mut self, vol: VolIx, s: State, h: &mut impl Host) -> bool {
+        let shared = !s.begins_as_source() || self.peer_shares_generation(vol);
         let Some(v) = self.io_vol(vol) else {
             return false;
         };
-        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0);
-        if fresh && conn == Conn::WFReportParams {
+        let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0) && shared;
+        if fresh && s.conn == Conn::WFReportParams {
             // The two are about to compare what they have been told.
             return true;
         }

@@ -84,11 +84,14 @@ impl<S: Store> Resource<S> {
     /// lost; not so if this disk was not there then (the C driver forgets it in that case), nor if
     /// the peer is there and writes are only announced. Should a node that is ahead leave as
     /// Secondary, nothing else says that the two copies differ: the C driver then takes the stale
-    /// one for good.
+    /// one for good. So it does while a resync is about to begin that was asked for, as by
+    /// `invalidate`: by its name the target's copy is as good as this one until it has another, and
+    /// should both disks be lost before that, it passes for the data in use.
     fn goes_on_alone(&mut self, vol: VolIx, s: State, h: &mut impl Host) -> bool {
-        let missed = s.conn <= Conn::Connected || s.conn == Conn::Ahead;
+        let here = s.conn == Conn::Ahead || s.begins_as_source();
+        let missed = s.conn <= Conn::Connected || here;
         let alone = s.role.is_primary() && s.disk == Disk::UpToDate && missed;
-        alone && self.separates(vol, s.conn, h)
+        alone && self.separates(vol, s, h)
     }
 
     /// Whether the activity log of the present disk covers a write, or was asked.

@@ -218,6 +218,11 @@ crate::key::key! {
 }
 
 impl<S: Store> VolumeIo<S> {
+    /// Whether a generation has begun that is not stored, or not told.
+    pub(crate) const fn begins_generation(&self) -> bool {
+        self.generation
+    }
+
     /// Gives the storage back.
     pub(crate) fn into_storage(self) -> S::Vec<interval::Slot> {
         self.writes.into_storage()

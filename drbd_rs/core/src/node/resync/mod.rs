@@ -452,6 +452,7 @@ impl<S: Store> Resource<S> {
             }
             self.follow_state(vol, h);
             self.start_pump(vol, h);
+            self.source_starts(vol, h);
             if self.answer_written(vol, h)
                 || self.source_pump(vol, h)
                 || self.target_pump(vol, h)

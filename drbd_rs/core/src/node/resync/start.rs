@@ -25,6 +25,8 @@ pub(super) struct Start {
     call: u16,
     /// The peer does not know the name of the resync yet: it is being stored.
     pub(super) naming: bool,
+    /// The helper agrees; a generation has begun meanwhile that the peer has to hear of first.
+    agreed: bool,
     /// SYNC_UUID came before this node expects it.
     uuid: Option<u64>,
 }
@@ -36,6 +38,7 @@ impl Start {
             from: conn::State::StandAlone,
             call: 0,
             naming: false,
+            agreed: false,
             uuid: None,
         }
     }
@@ -44,6 +47,7 @@ impl Start {
     pub(super) fn cancel(&mut self) {
         self.side = None;
         self.naming = false;
+        self.agreed = false;
         self.uuid = None;
     }
 
@@ -79,6 +83,7 @@ impl<S: Store> Resource<S> {
         // One that was to start from another state does not any more, whatever its helper says.
         rs.start.side = Some(side);
         rs.start.from = conn;
+        rs.start.agreed = false;
         rs.start.call = rs.start.call.wrapping_add(1);
         let after = After::Resync(Next::Helper(vol, side, rs.start.call));
         let command = match side {
@@ -127,7 +132,31 @@ impl<S: Store> Resource<S> {
             self.change_conn(PEER, down, Flags::HARD, h);
             return;
         }
-        self.begin_resync(vol, side, h);
+        if side == Side::Source {
+            if let Some(rs) = self.rs_mut(vol) {
+                rs.start.side = Some(side);
+                rs.start.agreed = true;
+            }
+            self.source_starts(vol, h);
+        } else {
+            self.begin_resync(vol, side, h);
+        }
+    }
+
+    /// Begins a resync as source that the helper has agreed to. The target takes the present
+    /// generation over when it is done: if one has begun while the helper ran, it is told first,
+    /// with which `generation_begun` ends. The C driver begins none then.
+    pub(super) fn source_starts(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(v) = self.rs_vol(vol) else { return };
+        let (conn, told) = (v.state.conn, !v.io.begins_generation());
+        let Some(rs) = self.rs_mut(vol).filter(|rs| rs.start.agreed && told) else {
+            return;
+        };
+        rs.start.agreed = false;
+        let due = rs.start.side.take() == Some(Side::Source) && rs.start.from == conn;
+        if due {
+            self.begin_resync(vol, Side::Source, h);
+        }
     }
 
     fn begin_resync(&mut self, vol: VolIx, side: Side, h: &mut impl Host) {
