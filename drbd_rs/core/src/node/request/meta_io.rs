@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  superblock:  dirty ─5 s or md_sync─▶ one write in flight, one more if asked meanwhile
-//!  transaction: pages of evicted extents ─▶ all stable ─▶ block (FUA, PREFLUSH) ─▶ commit
+//!  transaction: see transaction.rs
 //!  bitmap jobs: one after the other, at most 16 pages in flight
 //! ```
 //!
@@ -17,7 +17,7 @@ use super::meta_move::Hold;
 use super::token::Name;
 use super::UNIT;
 
-use super::super::control::{IoErrorKind, Next};
+use super::super::control::IoErrorKind;
 use super::super::io::{AppResult, Effect, Host, IoFlags, IoToken, MetaOp, VolIx};
 use super::super::{After, Resource, Store};
 use crate::al::Tx;
@@ -31,7 +31,7 @@ const WAITERS: usize = 16;
 /// Bitmap jobs that may wait.
 const JOBS: usize = 16;
 /// Bitmap pages in flight at once.
-const IN_FLIGHT: u32 = 16;
+pub(super) const IN_FLIGHT: u32 = 16;
 /// How long a changed superblock may wait; as the C driver.
 const DIRTY: Duration = Duration::secs(5);
 
@@ -63,7 +63,7 @@ struct Job {
 
 /// How far the activity log transaction is.
 #[derive(Clone, Copy, Debug, Hash)]
-enum Transaction {
+pub(super) enum Transaction {
     None,
     /// Pages of evicted extents are being written.
     Pages {
@@ -100,7 +100,7 @@ pub(crate) struct MetaIo {
     begun_in_flight: bool,
     waiters: [After; WAITERS],
     next_waiters: [After; WAITERS],
-    transaction: Transaction,
+    pub(super) transaction: Transaction,
     /// What it is about, while there is one.
     pub(super) tx: Tx,
     /// Whether the metadata are about to move.
@@ -153,6 +153,11 @@ impl MetaIo {
         u32::from(self.superblock_in_flight)
             .saturating_add(tx)
             .saturating_add(job)
+    }
+
+    /// Whether a job has a page of the bitmap in flight.
+    pub(super) fn writes_pages(&self) -> bool {
+        self.job.is_some_and(|j| j.in_flight != 0)
     }
 
     /// Whether a transaction is being written.
@@ -382,7 +387,7 @@ impl<S: Store> Resource<S> {
 
     /// Moves the bitmap job on; true if room ran out.
     #[inline(never)]
-    fn job_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+    pub(super) fn job_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
         loop {
             let Some(b) = self.io_backing(vol) else {
                 return false;
@@ -444,7 +449,14 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    fn page_io(&mut self, vol: VolIx, page: u64, name: Name, read: bool, h: &mut impl Host) {
+    pub(super) fn page_io(
+        &mut self,
+        vol: VolIx,
+        page: u64,
+        name: Name,
+        read: bool,
+        h: &mut impl Host,
+    ) {
         let Some(v) = self.io_vol_mut(vol) else {
             return;
         };
@@ -496,144 +508,6 @@ impl<S: Store> Resource<S> {
         self.job_pump(vol, h);
         self.transaction_pump(vol, h);
         self.hold_pump(vol, h);
-    }
-
-    /// Begins a transaction if exchanges wait; true if room ran out.
-    #[inline(never)]
-    pub(super) fn start_transaction(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
-        let has_disk = self.io_has_disk(vol);
-        let Some(b) = self.io_backing(vol) else {
-            return false;
-        };
-        if b.meta_io.is_writing_log() || b.meta_io.hold != Hold::None {
-            return false;
-        }
-        let caught_up = b.al.caught_up();
-        let behind = has_disk && b.al.catch_up(&mut b.meta_io.tx);
-        if caught_up {
-            // What left the log meanwhile, its bits are in memory only.
-            let after = After::Control(Next::LogCaughtUp { vol });
-            self.write_bitmap(vol, Pages::Changed, after, h);
-        }
-        let Some(b) = self.io_backing(vol) else {
-            return false;
-        };
-        if !behind && !b.al.transaction(&mut b.meta_io.tx) {
-            return self.al_committed(vol, h);
-        }
-        if !b.meta_io.tx.is_durable() || !has_disk {
-            b.al.commit(&b.meta_io.tx, has_disk);
-            return self.al_committed(vol, h);
-        }
-        b.meta_io.transaction = Transaction::Pages {
-            next: 0,
-            in_flight: 0,
-            failed: false,
-        };
-        self.transaction_pump(vol, h)
-    }
-
-    /// Moves the transaction on; true if room ran out.
-    #[inline(never)]
-    fn transaction_pump(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
-        loop {
-            let Some(b) = self.io_backing(vol) else {
-                return false;
-            };
-            let busy = b.meta_io.job.is_some_and(|j| j.in_flight != 0);
-            let Transaction::Pages {
-                next,
-                in_flight,
-                failed,
-            } = &mut b.meta_io.transaction
-            else {
-                return false;
-            };
-            if busy || *in_flight >= IN_FLIGHT {
-                return false;
-            }
-            if h.room() < UNIT {
-                return true;
-            }
-            let Some(extent) = b.meta_io.tx.evicted().nth(*next).filter(|_| !*failed) else {
-                if *in_flight != 0 {
-                    return false;
-                }
-                if *failed {
-                    self.end_transaction(vol, false, h);
-                } else {
-                    self.write_al_block(vol, h);
-                }
-                return false;
-            };
-            *next = next.saturating_add(1);
-            let page = u64::from(extent.0 >> 5);
-            if b.bitmap.page_flags(page).is_changed() {
-                *in_flight = in_flight.saturating_add(1);
-                self.page_io(vol, page, Name::AlPage(vol, saturate_u32(page)), false, h);
-            }
-        }
-    }
-
-    pub(super) fn write_al_block(&mut self, vol: VolIx, h: &mut impl Host) {
-        let Some(b) = self.io_backing(vol) else {
-            return;
-        };
-        b.meta_io.transaction = Transaction::Block;
-        let sector = b.disk.layout.al_block(b.meta_io.tx.number());
-        let flags = durable(b.disk.conf.md_flushes && b.meta_io.hold == Hold::None);
-        self.emit_meta(
-            vol,
-            Name::AlBlock(vol),
-            MetaOp::WriteAl,
-            sector,
-            4096,
-            flags,
-            h,
-        );
-    }
-
-    /// Without `written` the disk has been given up; its requests go on to the peer alone.
-    fn end_transaction(&mut self, vol: VolIx, written: bool, h: &mut impl Host) {
-        let Some(b) = self.io_backing(vol) else {
-            return;
-        };
-        if let Transaction::None = b.meta_io.transaction {
-            return;
-        }
-        b.al.commit(&b.meta_io.tx, written);
-        b.meta_io.transaction = Transaction::None;
-        self.al_committed(vol, h);
-        self.ring_block_done(vol, written, h);
-        self.job_pump(vol, h);
-    }
-
-    fn al_page_done(&mut self, vol: VolIx, page: u32, ok: bool, h: &mut impl Host) {
-        let Some(b) = self.io_backing(vol) else {
-            return;
-        };
-        if let Transaction::Pages {
-            in_flight, failed, ..
-        } = &mut b.meta_io.transaction
-        {
-            *in_flight = in_flight.saturating_sub(1);
-            *failed |= !ok;
-        }
-        if !ok {
-            b.bitmap.mark_changed(u64::from(page));
-            self.io_error(vol, IoErrorKind::Meta, h);
-        }
-        self.transaction_pump(vol, h);
-    }
-
-    fn al_block_done(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
-        if !ok {
-            self.io_error(vol, IoErrorKind::Meta, h);
-        }
-        let tx = self.io_backing(vol).map(|b| b.meta_io.transaction);
-        if let Some(Transaction::Block) = tx {
-            self.end_transaction(vol, ok, h);
-        }
     }
 
     /// A metadata I/O is over.

@@ -48,6 +48,7 @@ mod tests;
 mod thaw;
 mod timers;
 pub(crate) mod token;
+mod transaction;
 mod transfer_log;
 
 pub(crate) use epoch_receive::Ordering;
