@@ -54,7 +54,10 @@ pub(super) fn attach(call: &Call<'_>) -> Outcome {
         same: backing.is_internal(),
     };
     let page = read_superblock(&backing, &conf, devices)?;
-    let limits = describe(&backing.data().limits());
+    let limits = BackingLimits {
+        meta_apart: !backing.is_internal(),
+        ..describe(&backing.data().limits())
+    };
     let size = Sectors(device.volume.disk.capacity());
     let needs = work_out(&conf, devices, size, limits, &page)?;
     drop((conf, page));
@@ -155,6 +158,7 @@ fn describe(l: &Limits) -> BackingLimits {
         write_cache: l.write_cache,
         fua: l.fua,
         rotational: l.rotational,
+        meta_apart: false,
     }
 }
 

@@ -47,6 +47,7 @@ fn backing(disk: &Disk, conf: &DiskConf, discard: bool) -> Backing<VecStore> {
         physical_block: 4096,
         io_min: 512,
         write_cache: true,
+        meta_apart: disk.apart,
         fua: true,
         discard,
         discard_granularity: if discard { 4096 } else { 0 },

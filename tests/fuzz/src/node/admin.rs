@@ -186,6 +186,7 @@ fn limits(c: &mut Cursor<'_>) -> BackingLimits {
         discard: bits & 8 != 0,
         discard_granularity: 4096,
         write_cache: bits & 16 == 0,
+        meta_apart: bits & 64 != 0,
         fua: bits & 32 == 0,
         ..BackingLimits::default()
     }

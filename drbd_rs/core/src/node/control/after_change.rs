@@ -368,10 +368,14 @@ impl<S: Store> Resource<S> {
     /// that was without a disk is gone: what it stands for has to be in the bitmap on disk first.
     /// The C driver leaves that out while there is a resync, and in the second case always.
     fn later_demoted(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
-        if item.step == 0 && self.state(vol).disk >= Disk::Inconsistent {
-            let again = After::Control(Next::AfterChange { vol });
-            self.write_bitmap(vol, Pages::Changed, again, h);
+        let again = After::Control(Next::AfterChange { vol });
+        if item.step == 0 && self.flushes_data_first(vol) {
+            self.flush_data(vol, again, h);
             return Done::WaitsThen(1);
+        }
+        if item.step <= 1 && self.state(vol).disk >= Disk::Inconsistent {
+            self.write_bitmap(vol, Pages::Changed, again, h);
+            return Done::WaitsThen(2);
         }
         if let Some(v) = self.vol_mut(vol) {
             // Bits that were set since are written for the next one.

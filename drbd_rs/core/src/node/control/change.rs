@@ -286,6 +286,9 @@ impl<S: Store> Resource<S> {
             self.replication_stops(vol);
         }
         self.copies_are_given_up(vol, old, new.state);
+        if old.disk >= Disk::Inconsistent && new.state.disk < Disk::Inconsistent {
+            self.tell_flushed(vol, false, h);
+        }
         if new.state.suspends_anew(old) {
             self.freezes_again();
         }

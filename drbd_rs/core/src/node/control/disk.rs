@@ -60,6 +60,8 @@ pub struct BackingLimits {
     pub discard_granularity: u32,
     /// It has a volatile write cache.
     pub write_cache: bool,
+    /// Metadata are on another device: a flush of the one leaves the cache of the other as it is.
+    pub meta_apart: bool,
     /// It knows FUA.
     pub fua: bool,
     /// It is slow to seek.

@@ -65,6 +65,8 @@ struct Job {
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) enum Transaction {
     None,
+    /// What was written in extents that leave the log is being flushed.
+    Flushing,
     /// Pages of evicted extents are being written.
     Pages {
         /// Extents before this one were looked at.
@@ -74,6 +76,17 @@ pub(super) enum Transaction {
     },
     /// The block is being written.
     Block,
+}
+
+impl Transaction {
+    /// Its beginning, or its end if what came before has failed.
+    pub(super) const fn pages(failed: bool) -> Transaction {
+        Transaction::Pages {
+            next: 0,
+            in_flight: 0,
+            failed,
+        }
+    }
 }
 
 /// Metadata I/O of one attached disk.
@@ -100,6 +113,8 @@ pub(crate) struct MetaIo {
     begun_in_flight: bool,
     waiters: [After; WAITERS],
     next_waiters: [After; WAITERS],
+    /// Waits for a flush of the data.
+    pub(super) flushed: After,
     pub(super) transaction: Transaction,
     /// What it is about, while there is one.
     pub(super) tx: Tx,
@@ -112,7 +127,7 @@ pub(crate) struct MetaIo {
 crate::key::key! {
     MetaIo {
         on_disk, due, superblock_in_flight, log_counts, log_counts_in_flight, superblock_again,
-        begun, begun_in_flight, waiters, next_waiters, transaction, tx, hold, job, jobs
+        begun, begun_in_flight, waiters, next_waiters, flushed, transaction, tx, hold, job, jobs
     }
     names { instance: LOG }
     not { moved_at }
@@ -134,6 +149,7 @@ impl MetaIo {
             begun_in_flight: false,
             waiters: [After::Nothing; WAITERS],
             next_waiters: [After::Nothing; WAITERS],
+            flushed: After::Nothing,
             transaction: Transaction::None,
             tx: Tx::new(),
             hold: Hold::None,
@@ -145,7 +161,8 @@ impl MetaIo {
     /// I/O in flight.
     pub(super) fn in_flight(&self) -> u32 {
         let tx = match self.transaction {
-            Transaction::None => 0,
+            // A flush counts among the I/O of the data.
+            Transaction::None | Transaction::Flushing => 0,
             Transaction::Pages { in_flight, .. } => in_flight.saturating_add(1),
             Transaction::Block => 1,
         };
@@ -179,6 +196,9 @@ impl MetaIo {
         }
         if let Some(job) = self.jobs.iter_mut().find_map(Option::take) {
             return Some(job.1);
+        }
+        if self.flushed != After::Nothing {
+            return Some(core::mem::replace(&mut self.flushed, After::Nothing));
         }
         take(&mut self.waiters).or_else(|| take(&mut self.next_waiters))
     }
@@ -536,7 +556,14 @@ impl<S: Store> Resource<S> {
             Some(Name::AlBlock(vol)) => self.al_block_done(vol, ok, h),
             Some(Name::AlPage(vol, n)) => self.al_page_done(vol, n, ok, h),
             Some(Name::BitmapPage(vol, n)) => self.job_page_done(vol, n, page, ok, h),
-            Some(Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {}
+            Some(
+                Name::App(_)
+                | Name::Peer(_)
+                | Name::Flush(_)
+                | Name::DataFlush(_)
+                | Name::LogFlush(_),
+            )
+            | None => {}
         }
     }
 
@@ -598,8 +625,15 @@ impl<S: Store> Resource<S> {
                     b.bitmap.copy_page(u64::from(n), page);
                 }
             }
-            Some(Name::OldSuperblock(_) | Name::App(_) | Name::Peer(_) | Name::Flush(_)) | None => {
-            }
+            Some(
+                Name::OldSuperblock(_)
+                | Name::App(_)
+                | Name::Peer(_)
+                | Name::Flush(_)
+                | Name::DataFlush(_)
+                | Name::LogFlush(_),
+            )
+            | None => {}
         }
     }
 }

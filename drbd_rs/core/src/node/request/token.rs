@@ -23,6 +23,8 @@ const AL_BLOCK: u8 = 5;
 const AL_PAGE: u8 = 6;
 const BITMAP_PAGE: u8 = 7;
 const OLD_SUPERBLOCK: u8 = 8;
+const DATA_FLUSH: u8 = 9;
+const LOG_FLUSH: u8 = 10;
 
 /// What a token of this part names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +35,10 @@ pub(super) enum Name {
     Peer(Id),
     /// A flush between two epochs of the peer.
     Flush(VolIx),
+    /// A flush of the data before the activity log ceases to count.
+    DataFlush(VolIx),
+    /// One before extents leave it.
+    LogFlush(VolIx),
     /// The superblock.
     Superblock(VolIx),
     /// Where the superblock was before the metadata moved.
@@ -55,6 +61,8 @@ impl Name {
             Name::App(i) => kind(APP) | id(i),
             Name::Peer(i) => kind(PEER) | id(i),
             Name::Flush(v) => kind(FLUSH) | page(v, 0),
+            Name::DataFlush(v) => kind(DATA_FLUSH) | page(v, 0),
+            Name::LogFlush(v) => kind(LOG_FLUSH) | page(v, 0),
             Name::Superblock(v) => kind(SUPERBLOCK) | page(v, 0),
             Name::OldSuperblock(v) => kind(OLD_SUPERBLOCK) | page(v, 0),
             Name::AlBlock(v) => kind(AL_BLOCK) | page(v, 0),
@@ -76,6 +84,8 @@ impl Name {
             APP => Some(Name::App(id)),
             PEER => Some(Name::Peer(id)),
             FLUSH => Some(Name::Flush(vol)),
+            DATA_FLUSH => Some(Name::DataFlush(vol)),
+            LOG_FLUSH => Some(Name::LogFlush(vol)),
             SUPERBLOCK => Some(Name::Superblock(vol)),
             OLD_SUPERBLOCK => Some(Name::OldSuperblock(vol)),
             AL_BLOCK => Some(Name::AlBlock(vol)),
@@ -106,6 +116,8 @@ pub(super) fn of_block_id(id: BlockId) -> Option<Id> {
         Some(
             Name::Peer(_)
             | Name::Flush(_)
+            | Name::DataFlush(_)
+            | Name::LogFlush(_)
             | Name::Superblock(_)
             | Name::OldSuperblock(_)
             | Name::AlBlock(_)
@@ -131,6 +143,8 @@ mod tests {
             Name::App(id),
             Name::Peer(id),
             Name::Flush(vol),
+            Name::DataFlush(vol),
+            Name::LogFlush(vol),
             Name::Superblock(vol),
             Name::OldSuperblock(vol),
             Name::AlBlock(vol),

@@ -3,7 +3,7 @@
 //! Transactions of the activity log on their way to the disk.
 //!
 //! ```text
-//!  pages of evicted extents ─▶ all stable ─▶ block (FUA, PREFLUSH) ─▶ commit
+//!  (data flushed) ─▶ pages of evicted extents ─▶ all stable ─▶ block (FUA, PREFLUSH) ─▶ commit
 //! ```
 
 use super::meta_io::{durable, Pages, Transaction, IN_FLIGHT};
@@ -44,12 +44,20 @@ impl<S: Store> Resource<S> {
             b.al.commit(&b.meta_io.tx, has_disk);
             return self.al_committed(vol, h);
         }
-        b.meta_io.transaction = Transaction::Pages {
-            next: 0,
-            in_flight: 0,
-            failed: false,
-        };
+        let evicts = b.meta_io.tx.evicted().next().is_some();
+        if evicts && self.flushes_data_first(vol) {
+            self.set_transaction(vol, Transaction::Flushing);
+            self.emit_flush(vol, Name::LogFlush(vol), h);
+            return false;
+        }
+        self.set_transaction(vol, Transaction::pages(false));
         self.transaction_pump(vol, h)
+    }
+
+    fn set_transaction(&mut self, vol: VolIx, to: Transaction) {
+        if let Some(b) = self.io_backing(vol) {
+            b.meta_io.transaction = to;
+        }
     }
 
     /// Moves the transaction on; true if room ran out.
