@@ -227,7 +227,8 @@ pub struct Node {
     pub refused: bool,
     /// A write has failed on the disk since both agreed.
     pub write_failed: bool,
-    /// Reads that the disk has failed.
+    /// Reads that the disk has failed, and times that it ceased to be good: what it is asked for
+    /// before another one is here may arrive as that is not good yet.
     pub reads_failed: u64,
     /// Applications have to wait while no data can be reached.
     pub freezes: bool,

@@ -29,7 +29,7 @@ impl World {
         }
     }
 
-    /// The reads that failed so far on the good disk of a connected peer.
+    /// Counts what went wrong so far with the disk of a connected peer, if that is good.
     pub(crate) fn spare(&self, node: usize) -> Option<u64> {
         let peer = self.peer_of(node);
         let (own, other) = (self.real_state(node)?, self.real_state(peer)?);

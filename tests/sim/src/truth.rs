@@ -505,6 +505,9 @@ impl World {
         self.data_back(node, new);
         self.stats.state_changed(&old, &new);
         let peer = self.peer_of(node);
+        if old.disk == Disk::UpToDate && new.disk != Disk::UpToDate {
+            self.nodes[node].reads_failed += 1;
+        }
         if old.disk > Disk::Failed && new.disk <= Disk::Failed && self.knobs.protocol == 2 {
             self.received_in_vain(node);
         }
