@@ -96,7 +96,8 @@ pub fn evaluate(
 /// What would make a bad copy a good one, as the connection state that is asked for has only good
 /// ones. A disk that is worse than Outdated can not be outdated: while there is a connection the
 /// rules would see a wish for UpToDate instead. A verify needs two good disks, and a full resync a
-/// good source. The C driver grants all of that.
+/// good source; nor does one begin before the peer has answered to an attach. The C driver grants
+/// all of that.
 ///
 /// # Errors
 ///
@@ -116,6 +117,15 @@ pub(super) fn refuse_promotion(
     if promotes && old.conn == Conn::Connected && !as_c {
         return Err(Refusal {
             code: Ss::NoUpToDateDisk,
+            wanted,
+            by_hard_rule: false,
+        });
+    }
+    // The peer asks on account of a disk that was there before: it is about to hear of its end, and
+    // of this one, and calls the resync off alone.
+    if change.conn == Some(Conn::StartingSyncT) && old.disk == Disk::Negotiating && !as_c {
+        return Err(Refusal {
+            code: Ss::InTransientState,
             wanted,
             by_hard_rule: false,
         });
@@ -300,9 +310,9 @@ pub fn is_valid_soft_transition(old: State, new: State, ctx: Context) -> Ss {
     answer
 }
 
-/// Asking for more of a disk that is gone. Nothing that somebody asks for makes a failed disk a good
-/// one again: what `primary --force` is to call UpToDate may have failed while the peer was asked.
-/// The C driver calls it so.
+/// Asking for more of a disk that is gone. Nothing that somebody asks for makes a failed disk a
+/// good one again: what `primary --force` is to call UpToDate may have failed while the peer was
+/// asked. The C driver calls it so.
 fn revives(old: Disk, new: Disk, as_c: bool) -> bool {
     (old == Disk::Diskless && new > Disk::Attaching)
         || (old == Disk::Failed && new > Disk::Failed && !as_c)
