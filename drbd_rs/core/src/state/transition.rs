@@ -96,7 +96,8 @@ pub fn evaluate(
 /// What would make a bad copy a good one, as the connection state that is asked for has only good
 /// ones. A disk that is worse than Outdated can not be outdated: while there is a connection the
 /// rules would see a wish for UpToDate instead. A verify needs two good disks, and a full resync a
-/// good source. The C driver grants all of that.
+/// good source; nor does one begin before the peer has answered to an attach. The C driver grants
+/// all of that.
 ///
 /// # Errors
 ///
@@ -116,6 +117,15 @@ pub(super) fn refuse_promotion(
     if promotes && old.conn == Conn::Connected && !as_c {
         return Err(Refusal {
             code: Ss::NoUpToDateDisk,
+            wanted,
+            by_hard_rule: false,
+        });
+    }
+    // The peer asks on account of a disk that was there before: it is about to hear of its end, and
+    // of this one, and calls the resync off alone.
+    if change.conn == Some(Conn::StartingSyncT) && old.disk == Disk::Negotiating && !as_c {
+        return Err(Refusal {
+            code: Ss::InTransientState,
             wanted,
             by_hard_rule: false,
         });

@@ -46,7 +46,8 @@ impl<S: Store> Resource<S> {
             if self.io_state(r.vol).is_suspended() && !free {
                 return;
             }
-            if result.is_err() && self.waits_for_news(&r, r.net.is_refused()) {
+            let lost = r.net.is_refused() || r.is_given_up();
+            if result.is_err() && self.waits_for_news(&r, lost) {
                 // A disk that was given up still owes its answer to this one.
                 if r.local != Local::Abandoned {
                     self.await_news(id, h);
@@ -245,10 +246,11 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// A copy that was good is about to be overwritten by the other one, as an administrator said,
-    /// or its disk is lost and the other one goes on. What is under way is safe there only if it is
-    /// over when that is done. The C driver calls a write done that is on such a copy alone,
-    /// because the other node is lost or has refused it: the resync that is due then takes it back.
+    /// A copy is about to be overwritten by the other one, as an administrator said, or as errors
+    /// of its disk have made it a bad one when it was the last, and the other one is back; or its
+    /// disk is lost and the other one goes on. What is under way is safe there only if it is over
+    /// when that is done. The C driver calls a write done that is on such a copy alone, because the
+    /// other node is lost or has refused it: the resync that is due then takes it back.
     ///
     /// The same goes for the peer's copy when its node is lost: from then on this node goes on
     /// without it, mostly in a generation of its own. What the own disk has not written by then,
@@ -257,7 +259,8 @@ impl<S: Store> Resource<S> {
     pub(crate) fn copies_are_given_up(&mut self, vol: VolIx, old: State, new: State) {
         let lost = new.disk < Disk::Inconsistent;
         let own = lost || matches!(new.conn, Conn::StartingSyncT | Conn::WFBitMapT);
-        let here = own && old.disk == Disk::UpToDate && new.disk != Disk::UpToDate;
+        let moves = old.disk != new.disk || old.conn != new.conn;
+        let here = own && moves && new.disk != Disk::UpToDate;
         let there = old.pdsk == Disk::UpToDate && new.pdsk != Disk::UpToDate;
         let overwritten = matches!(new.conn, Conn::StartingSyncS | Conn::WFBitMapS);
         let mut at = self.io.log.oldest().filter(|_| here || there);

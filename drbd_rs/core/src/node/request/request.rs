@@ -339,6 +339,12 @@ impl Request {
         self.postponed && !matches!(self.local, Local::Pending) && !self.net.is_queued()
     }
 
+    /// Whether the own disk has it, and that copy is given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        let [here, _] = self.counts;
+        self.is_write() && self.local == Local::Ok && !here
+    }
+
     /// Whether it changes data, and the own disk could not.
     pub(super) const fn fails_here(&self) -> bool {
         self.is_write() && matches!(self.local, Local::Failed(_))

@@ -183,7 +183,8 @@ impl<S: Store> Resource<S> {
         // back before that was worth nothing without it. Nor does it count what the peer said in an
         // earlier connection: it may have crashed since, and the disk here have its data from a
         // resync of what was left there. The C driver writes at the peer only.
-        let anew = (stale || matches!(r.local, Local::None | Local::Failed(_)))
+        let missing = matches!(r.local, Local::None | Local::Failed(_)) || r.is_given_up();
+        let anew = (stale || missing)
             && (frozen || !r.net.is_live())
             && !r.completed
             && (stale || frozen || r.outcome() != Outcome::Over(Ok(())))
