@@ -2,12 +2,12 @@
 
 //! Flushes of the own data, where metadata are on another device.
 //!
-//! The superblock and the block of a transaction are written behind a flush. With internal metadata
-//! that is one of the data, too; with external ones it leaves the cache of the data as it is. Two of
-//! these writes take something back: a superblock, that the activity log counts; a transaction, that
-//! an extent is in it. Should the power fail later, what the cache of the data has forgotten is at
-//! the peer, and nothing tells that it is missing here: so the data go first. The C driver does not
-//! flush them.
+//! The superblock and the block of a transaction are written behind a flush. With internal
+//! metadata that is one of the data, too; with external ones it leaves the cache of the data as it
+//! is. Two of these writes take something back: a superblock, that the activity log counts; a
+//! transaction, that an extent is in it. Should the power fail later, what the cache of the data
+//! has forgotten is at the peer, and nothing tells that it is missing here: so the data go first.
+//! The C driver does not flush them.
 
 use super::meta_io::Transaction;
 use super::token::Name;
