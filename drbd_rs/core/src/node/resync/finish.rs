@@ -154,6 +154,7 @@ impl<S: Store> Resource<S> {
             _ => resyncs(conn),
         };
         let done = counts_itself && self.nothing_left(vol);
+        let asks = self.asks_to_leave(conn);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;
         };
@@ -166,7 +167,7 @@ impl<S: Store> Resource<S> {
             return;
         }
         let busy = rs.slots.iter().any(|s| s.stage != Stage::Free);
-        if busy || !disk.extents.del_all() {
+        if busy || asks || !disk.extents.del_all() {
             rs.finish = Finish::Due(Rate::next(now));
             return;
         }
@@ -174,11 +175,25 @@ impl<S: Store> Resource<S> {
         self.ping(PEER, After::Resync(Next::Pinged(vol)), h);
     }
 
+    /// Whether this node is the target, and has asked the source whether it may detach its disk, or
+    /// leave: the source may have agreed, and goes on without it. What it writes from then on is
+    /// not here, and it does not begin a generation with it beside a copy that is not good: this
+    /// one must not become that before the answer is here. The C driver does not wait.
+    fn asks_to_leave(&self, conn: conn::State) -> bool {
+        let target = matches!(conn, conn::State::SyncTarget | conn::State::PausedSyncT);
+        target && self.conn(PEER).is_some_and(|c| c.ctl.request.is_some())
+    }
+
     pub(super) fn finish_pinged(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
         let left = !self.may_end(vol);
         let conn = self.rs_conn(vol);
+        let asks = self.asks_to_leave(conn);
         let Some(rs) = self.rs_mut(vol) else { return };
         if rs.finish != Finish::Pinging {
+            return;
+        }
+        if ok && asks {
+            rs.finish = Finish::Due(Rate::next(h.now()));
             return;
         }
         rs.finish = Finish::Idle;
