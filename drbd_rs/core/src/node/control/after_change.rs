@@ -618,6 +618,7 @@ impl<S: Store> Resource<S> {
                 }
                 if item.new.conn >= Conn::Connected {
                     self.send_state(vol, item.new, h);
+                    self.loss_sent(PEER, vol, h);
                 }
                 if let Some(v) = self.vol_mut(vol) {
                     v.ctl.failure_sent = true;

@@ -253,6 +253,7 @@ impl<S: Store> Resource<S> {
     /// The peer answered a request: the oldest, for both sockets keep the order.
     pub(crate) fn recv_request_reply(&mut self, peer: PeerIx, reply: ReqReply, h: &mut impl Host) {
         self.epoch_proven(peer, h);
+        self.loss_answered(peer);
         let Some(c) = self.conn_mut(peer) else { return };
         c.ctl.replies_due = c.ctl.replies_due.saturating_sub(1);
         let given_up = c.ctl.given_up & 1 != 0;

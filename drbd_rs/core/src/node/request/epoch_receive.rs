@@ -13,6 +13,7 @@
 
 use super::epoch_owed::Owed;
 use super::token::Name;
+use super::unheard::Unheard;
 use super::UNIT;
 
 use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, VolIx};
@@ -82,6 +83,8 @@ pub(super) struct Received {
     flush_failed: bool,
     /// Acknowledgements that are put off.
     pub(super) owed: Owed,
+    /// A disk is lost, and the peer may not know: epochs are not finished.
+    pub(super) unheard: Option<Unheard>,
     /// A discard is at work: writes wait.
     pub(super) exclusive: bool,
 }
@@ -92,7 +95,7 @@ impl core::hash::Hash for Received {
         self.epochs.iter().take(len).for_each(|e| e.hash(state));
         crate::key::name(crate::key::PEER_EPOCH, u64::from(self.first), state);
         (self.len, self.flushing, self.flushes).hash(state);
-        (self.flush_failed, self.owed, self.exclusive).hash(state);
+        (self.flush_failed, self.owed, self.unheard, self.exclusive).hash(state);
     }
 }
 
@@ -110,6 +113,7 @@ impl Received {
             flushes: 0,
             flush_failed: false,
             owed: Owed::NOTHING,
+            unheard: None,
             exclusive: false,
         }
     }
@@ -124,6 +128,7 @@ impl Received {
             flushes,
             flush_failed,
             owed,
+            unheard,
             exclusive,
         } = self;
         for epoch in epochs {
@@ -134,6 +139,7 @@ impl Received {
         *flushes = 0;
         *flush_failed = false;
         owed.clear();
+        *unheard = None;
         *exclusive = false;
     }
 
@@ -156,6 +162,11 @@ impl Received {
             return None;
         }
         self.epochs.get_mut(usize::try_from(ix).ok()?)
+    }
+
+    /// Whether an epoch with writes is unfinished.
+    pub(super) fn has_writes(&self) -> bool {
+        self.len > 1 || self.oldest().size != 0
     }
 
     /// The number of the open epoch.
@@ -227,7 +238,9 @@ impl Received {
     }
 
     pub(super) fn must_pause(&self, ordering: Ordering) -> bool {
-        self.exclusive || self.len > PAUSE_AT || (ordering != Ordering::None && self.len > 1)
+        // What waits for the peer to hear of a lost disk must not keep its own news from here.
+        let ordered = ordering != Ordering::None && self.unheard.is_none();
+        self.exclusive || self.len > PAUSE_AT || (ordered && self.len > 1)
     }
 }
 
@@ -262,7 +275,7 @@ impl<S: Store> Resource<S> {
     #[inline(never)]
     pub(super) fn received_epochs_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {
         loop {
-            let ordering = self.io.ordering;
+            let (ordering, now) = (self.io.ordering, h.now());
             let Some(e) = self.io_epochs(peer) else {
                 return false;
             };
@@ -271,6 +284,9 @@ impl<S: Store> Resource<S> {
             let (Some(nr), 0) = (oldest.nr, oldest.active) else {
                 return false;
             };
+            if rx.overtakes(now) {
+                return false;
+            }
             if h.room() < UNIT {
                 return true;
             }

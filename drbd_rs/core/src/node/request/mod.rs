@@ -51,6 +51,7 @@ mod timers;
 pub(crate) mod token;
 mod transaction;
 mod transfer_log;
+mod unheard;
 
 pub(crate) use epoch_receive::Ordering;
 pub use epoch_send::SentEpoch;

@@ -36,11 +36,11 @@ impl<S: Store> Resource<S> {
             .chain(patience)
             .chain(self.news_deadline())
             .chain(super::io_peers().filter_map(|peer| self.proof_deadline(peer)))
-            .chain(
-                self.conns
-                    .iter()
-                    .filter_map(|c| c.epochs.received.owed.deadline()),
-            )
+            .chain(self.conns.iter().filter_map(|c| {
+                let rx = &c.epochs.received;
+                let unheard = rx.unheard.map(|u| u.until);
+                rx.owed.deadline().into_iter().chain(unheard).min()
+            }))
             .min()
     }
 
