@@ -363,6 +363,17 @@ impl Knobs {
         k
     }
 
+    /// Draws what came later than [`Knobs::draw_dense`].
+    pub fn draw_dense_wide(&mut self, rng: &mut Rng) {
+        self.verify = rng.below(2);
+        self.grows = rng.below(2);
+        // Of a minor that no node has.
+        self.resync_after = [0, 0, 78][rng.below(3) as usize];
+        if self.apv >= KNOWS_INTEGRITY && rng.percent(15) {
+            self.integrity = 1;
+        }
+    }
+
     /// Draws a world: usual in most things, unusual in some.
     pub fn draw(rng: &mut Rng) -> Knobs {
         let mut k = Knobs::plain();

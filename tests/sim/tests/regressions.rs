@@ -29,6 +29,7 @@ fn what_once_failed_does_not_fail_again() {
     let plans = plans("regressions");
     assert!(!plans.is_empty());
     for (path, plan) in plans {
+        assert!(plan.knobs.fit(), "{}: its world", path.display());
         if let Some(v) = run(&plan, false).violation {
             panic!("{}: {}: {}", path.display(), v.oracle, v.why);
         }

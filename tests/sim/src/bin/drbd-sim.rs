@@ -15,8 +15,9 @@
 //! ```
 //!
 //! `SIM_SHRINK=n` makes a plan shorter in at most so many runs. With `SIM_STEP=8` only each eighth
-//! seed is run: from one that is 6 modulo 8 on all are dense (`dense.rs`). `SIM_RUNS=n` ends it
-//! after so many, `SIM_SEEDS=n` names so many failing seeds of each kind.
+//! seed is run: from one that is 6 modulo 8 on all are dense (`dense.rs`); with 16, from one that
+//! is 14 modulo 16 on, all are those that do the most. `SIM_RUNS=n` ends it after so many,
+//! `SIM_SEEDS=n` names so many failing seeds of each kind.
 //!
 //! `hunt` compares with the rates of the file `SIM_RATES` (made by `rates N`), as long as there
 //! are bugs of our own: what has been planted has to make some way to fail clearly more frequent.
