@@ -19,7 +19,6 @@ use crate::state::{aggregate, State, Warning};
 
 use super::super::io::{Effect, HelperCommand, Host, PeerIx, VolIx};
 use super::super::note::Note;
-use super::super::request::data_flush::Why;
 use super::super::request::{self, Pages};
 use super::super::resync::Side;
 use super::super::{After, Resource, Store, PEER};
@@ -371,7 +370,7 @@ impl<S: Store> Resource<S> {
     fn later_demoted(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         let again = After::Control(Next::AfterChange { vol });
         if item.step == 0 && self.flushes_data_first(vol) {
-            self.flush_data(vol, Why::Demoted, again, h);
+            self.flush_data(vol, again, h);
             return Done::WaitsThen(1);
         }
         if item.step <= 1 && self.state(vol).disk >= Disk::Inconsistent {

@@ -287,7 +287,7 @@ impl<S: Store> Resource<S> {
         }
         self.copies_are_given_up(vol, old, new.state);
         if old.disk >= Disk::Inconsistent && new.state.disk < Disk::Inconsistent {
-            self.flushes_are_vain(vol, h);
+            self.tell_flushed(vol, false, h);
         }
         if new.state.suspends_anew(old) {
             self.freezes_again();

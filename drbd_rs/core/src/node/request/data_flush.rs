@@ -18,16 +18,6 @@ use super::super::{After, Resource, Store};
 use crate::state::disk::State as Disk;
 use crate::units::SectorRange;
 
-/// What is about to take back what metadata say of data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Why {
-    /// The activity log ceases to count.
-    Demoted,
-    /// A resync as source clears bits, also of blocks that were written while the log was
-    /// suspended, as all bits were set.
-    Source,
-}
-
 impl<S: Store> Resource<S> {
     /// Whether a flush of the metadata leaves data in a cache.
     pub(crate) fn flushes_data_first(&self, vol: VolIx) -> bool {
@@ -40,26 +30,12 @@ impl<S: Store> Resource<S> {
     }
 
     /// Flushes the data of a disk for which [`Resource::flushes_data_first`] holds. `after` runs
-    /// when they are stable, or as soon as the disk has failed; one at a time for each reason.
-    pub(crate) fn flush_data(&mut self, vol: VolIx, why: Why, after: After, h: &mut impl Host) {
-        if let Some(slot) = self.flush_slot(vol, why) {
-            *slot = after;
+    /// when they are stable, or as soon as the disk has failed; one at a time.
+    pub(crate) fn flush_data(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
+        if let Some(b) = self.io_backing(vol) {
+            b.meta_io.flushed = after;
         }
-        self.emit_flush(vol, Name::DataFlush(vol, why), h);
-    }
-
-    /// Whether a flush for this reason is under way.
-    pub(crate) fn is_flushing(&mut self, vol: VolIx, why: Why) -> bool {
-        self.flush_slot(vol, why)
-            .is_some_and(|s| *s != After::Nothing)
-    }
-
-    fn flush_slot(&mut self, vol: VolIx, why: Why) -> Option<&mut After> {
-        let [demoted, source] = &mut self.io_backing(vol)?.meta_io.flushed;
-        Some(match why {
-            Why::Demoted => demoted,
-            Why::Source => source,
-        })
+        self.emit_flush(vol, Name::DataFlush(vol), h);
     }
 
     pub(super) fn emit_flush(&mut self, vol: VolIx, name: Name, h: &mut impl Host) {
@@ -76,28 +52,18 @@ impl<S: Store> Resource<S> {
         });
     }
 
-    /// A flush of the data is over.
-    pub(super) fn data_flushed(
-        &mut self,
-        vol: VolIx,
-        why: Why,
-        result: AppResult,
-        h: &mut impl Host,
-    ) {
+    /// The flush before the log ceases to count is over.
+    pub(super) fn data_flushed(&mut self, vol: VolIx, result: AppResult, h: &mut impl Host) {
         let ok = self.flush_ended(vol, result, h);
-        self.tell_flushed(vol, why, ok, h);
-    }
-
-    fn tell_flushed(&mut self, vol: VolIx, why: Why, ok: bool, h: &mut impl Host) {
-        let slot = self.flush_slot(vol, why);
-        let after = slot.map(|s| core::mem::replace(s, After::Nothing));
-        self.run_soon(after.unwrap_or(After::Nothing), ok, h);
+        self.tell_flushed(vol, ok, h);
     }
 
     /// Nothing waits for a flush of a disk that has failed.
-    pub(crate) fn flushes_are_vain(&mut self, vol: VolIx, h: &mut impl Host) {
-        self.tell_flushed(vol, Why::Demoted, false, h);
-        self.tell_flushed(vol, Why::Source, false, h);
+    pub(crate) fn tell_flushed(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
+        let after = self
+            .io_backing(vol)
+            .map(|b| core::mem::replace(&mut b.meta_io.flushed, After::Nothing));
+        self.run_soon(after.unwrap_or(After::Nothing), ok, h);
     }
 
     /// The flush before extents leave the log is over.

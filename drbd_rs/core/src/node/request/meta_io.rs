@@ -113,8 +113,8 @@ pub(crate) struct MetaIo {
     begun_in_flight: bool,
     waiters: [After; WAITERS],
     next_waiters: [After; WAITERS],
-    /// Who waits for a flush of the data, for each reason.
-    pub(super) flushed: [After; 2],
+    /// Waits for a flush of the data.
+    pub(super) flushed: After,
     pub(super) transaction: Transaction,
     /// What it is about, while there is one.
     pub(super) tx: Tx,
@@ -149,7 +149,7 @@ impl MetaIo {
             begun_in_flight: false,
             waiters: [After::Nothing; WAITERS],
             next_waiters: [After::Nothing; WAITERS],
-            flushed: [After::Nothing; 2],
+            flushed: After::Nothing,
             transaction: Transaction::None,
             tx: Tx::new(),
             hold: Hold::None,
@@ -197,13 +197,14 @@ impl MetaIo {
         if let Some(job) = self.jobs.iter_mut().find_map(Option::take) {
             return Some(job.1);
         }
-        take(&mut self.flushed)
-            .or_else(|| take(&mut self.waiters))
-            .or_else(|| take(&mut self.next_waiters))
+        if self.flushed != After::Nothing {
+            return Some(core::mem::replace(&mut self.flushed, After::Nothing));
+        }
+        take(&mut self.waiters).or_else(|| take(&mut self.next_waiters))
     }
 }
 
-fn take(waiters: &mut [After]) -> Option<After> {
+fn take(waiters: &mut [After; WAITERS]) -> Option<After> {
     let slot = waiters.iter_mut().find(|w| **w != After::Nothing)?;
     Some(core::mem::replace(slot, After::Nothing))
 }
@@ -559,7 +560,7 @@ impl<S: Store> Resource<S> {
                 Name::App(_)
                 | Name::Peer(_)
                 | Name::Flush(_)
-                | Name::DataFlush(..)
+                | Name::DataFlush(_)
                 | Name::LogFlush(_),
             )
             | None => {}
@@ -629,7 +630,7 @@ impl<S: Store> Resource<S> {
                 | Name::App(_)
                 | Name::Peer(_)
                 | Name::Flush(_)
-                | Name::DataFlush(..)
+                | Name::DataFlush(_)
                 | Name::LogFlush(_),
             )
             | None => {}

@@ -26,7 +26,7 @@ mod alone;
 mod complete;
 mod conflict;
 mod congestion;
-pub(crate) mod data_flush;
+mod data_flush;
 mod epoch_owed;
 mod epoch_receive;
 mod epoch_send;
@@ -490,7 +490,7 @@ impl<S: Store> Resource<S> {
             Some(token::Name::App(id)) => self.app_local_done(id, buf, result, h),
             Some(token::Name::Peer(id)) => self.peer_local_done(id, buf, result, h),
             Some(token::Name::Flush(vol)) => self.epoch_flushed(vol, result, h),
-            Some(token::Name::DataFlush(vol, why)) => self.data_flushed(vol, why, result, h),
+            Some(token::Name::DataFlush(vol)) => self.data_flushed(vol, result, h),
             Some(token::Name::LogFlush(vol)) => self.log_flushed(vol, result, h),
             Some(
                 token::Name::Superblock(_)
@@ -510,7 +510,7 @@ impl<S: Store> Resource<S> {
             Some(token::Name::Peer(id)) => self.peer_reply_sent(peer, id, h),
             Some(
                 token::Name::Flush(_)
-                | token::Name::DataFlush(..)
+                | token::Name::DataFlush(_)
                 | token::Name::LogFlush(_)
                 | token::Name::Superblock(_)
                 | token::Name::OldSuperblock(_)

@@ -6,7 +6,6 @@
 //! of a stranger. The spaces of [`IoToken`], [`SendToken`] and block ids are one.
 
 use super::super::io::{IoToken, SendToken, VolIx};
-use super::data_flush::Why;
 use crate::store::slab::Id;
 use crate::units::saturate_u32;
 use crate::wire::BlockId;
@@ -36,8 +35,8 @@ pub(super) enum Name {
     Peer(Id),
     /// A flush between two epochs of the peer.
     Flush(VolIx),
-    /// A flush of the data before metadata cease to stand for them.
-    DataFlush(VolIx, Why),
+    /// A flush of the data before the activity log ceases to count.
+    DataFlush(VolIx),
     /// One before extents leave it.
     LogFlush(VolIx),
     /// The superblock.
@@ -62,8 +61,7 @@ impl Name {
             Name::App(i) => kind(APP) | id(i),
             Name::Peer(i) => kind(PEER) | id(i),
             Name::Flush(v) => kind(FLUSH) | page(v, 0),
-            Name::DataFlush(v, Why::Demoted) => kind(DATA_FLUSH) | page(v, 0),
-            Name::DataFlush(v, Why::Source) => kind(DATA_FLUSH) | page(v, 1),
+            Name::DataFlush(v) => kind(DATA_FLUSH) | page(v, 0),
             Name::LogFlush(v) => kind(LOG_FLUSH) | page(v, 0),
             Name::Superblock(v) => kind(SUPERBLOCK) | page(v, 0),
             Name::OldSuperblock(v) => kind(OLD_SUPERBLOCK) | page(v, 0),
@@ -86,8 +84,7 @@ impl Name {
             APP => Some(Name::App(id)),
             PEER => Some(Name::Peer(id)),
             FLUSH => Some(Name::Flush(vol)),
-            DATA_FLUSH if low == 0 => Some(Name::DataFlush(vol, Why::Demoted)),
-            DATA_FLUSH => Some(Name::DataFlush(vol, Why::Source)),
+            DATA_FLUSH => Some(Name::DataFlush(vol)),
             LOG_FLUSH => Some(Name::LogFlush(vol)),
             SUPERBLOCK => Some(Name::Superblock(vol)),
             OLD_SUPERBLOCK => Some(Name::OldSuperblock(vol)),
@@ -119,7 +116,7 @@ pub(super) fn of_block_id(id: BlockId) -> Option<Id> {
         Some(
             Name::Peer(_)
             | Name::Flush(_)
-            | Name::DataFlush(..)
+            | Name::DataFlush(_)
             | Name::LogFlush(_)
             | Name::Superblock(_)
             | Name::OldSuperblock(_)
@@ -146,8 +143,7 @@ mod tests {
             Name::App(id),
             Name::Peer(id),
             Name::Flush(vol),
-            Name::DataFlush(vol, Why::Demoted),
-            Name::DataFlush(vol, Why::Source),
+            Name::DataFlush(vol),
             Name::LogFlush(vol),
             Name::Superblock(vol),
             Name::OldSuperblock(vol),

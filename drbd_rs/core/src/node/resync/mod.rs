@@ -85,8 +85,6 @@ pub enum Next {
     BitmapFilled(VolIx),
     /// `before-resync-*` is back; the number tells old calls from the present one.
     Helper(VolIx, Side, u16),
-    /// The own data are stable: a resync as source may start; the number as with the helper.
-    SourceFlushed(VolIx, u16),
     /// The name that a source gave to the resync is on its disk (before protocol 96).
     Named(VolIx, u16),
     /// The superblock says that a full sync is due (set-all only).
@@ -512,7 +510,6 @@ impl<S: Store> Resource<S> {
             Next::BitmapGate(vol) => self.bitmap_gate_closed(vol, h),
             Next::BitmapFilled(vol) => self.bitmap_filled(vol, ok, h),
             Next::Helper(vol, side, call) => self.before_resync_done(vol, side, call, h),
-            Next::SourceFlushed(vol, call) => self.source_flushed(vol, call, h),
             Next::Named(vol, call) => self.resync_named(vol, call, ok, h),
             Next::BulkFlagged(vol) => self.bulk_flagged(vol, ok, h),
             Next::BulkWritten(vol) => self.bulk_written(vol, ok, h),

@@ -10,17 +10,8 @@ use crate::wire::RsUuid;
 
 use super::super::control::{Flags, StateChange};
 use super::super::io::{HelperCommand, Host, VolIx};
-use super::super::request::data_flush::Why;
 use super::super::{After, Note, Resource, Store, Violation, PEER};
-use super::{resyncs, Next, PeerDeviceResync, Side, UNIT};
-
-/// How far the flush before a resync as source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stable {
-    No,
-    Flushing,
-    Yes,
-}
+use super::{resyncs, Next, Side};
 
 /// A resync that is about to start.
 #[derive(Hash)]
@@ -34,11 +25,8 @@ pub(super) struct Start {
     call: u16,
     /// The peer does not know the name of the resync yet: it is being stored.
     pub(super) naming: bool,
-    /// The helper agrees; a generation has begun meanwhile that the peer has to hear of first, or
-    /// data have to be flushed.
+    /// The helper agrees; a generation has begun meanwhile that the peer has to hear of first.
     agreed: bool,
-    /// How far that flush is.
-    stable: Stable,
     /// SYNC_UUID came before this node expects it.
     uuid: Option<u64>,
 }
@@ -51,7 +39,6 @@ impl Start {
             call: 0,
             naming: false,
             agreed: false,
-            stable: Stable::No,
             uuid: None,
         }
     }
@@ -97,7 +84,6 @@ impl<S: Store> Resource<S> {
         rs.start.side = Some(side);
         rs.start.from = conn;
         rs.start.agreed = false;
-        rs.start.stable = Stable::No;
         rs.start.call = rs.start.call.wrapping_add(1);
         let after = After::Resync(Next::Helper(vol, side, rs.start.call));
         let command = match side {
@@ -163,44 +149,13 @@ impl<S: Store> Resource<S> {
     pub(super) fn source_starts(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(v) = self.rs_vol(vol) else { return };
         let (conn, told) = (v.state.conn, !v.io.begins_generation());
-        let ready = |rs: &&mut PeerDeviceResync| rs.start.agreed && told;
-        if self.rs_mut(vol).filter(ready).is_none() || !self.source_is_stable(vol, h) {
+        let Some(rs) = self.rs_mut(vol).filter(|rs| rs.start.agreed && told) else {
             return;
-        }
-        let Some(rs) = self.rs_mut(vol) else { return };
+        };
         rs.start.agreed = false;
         let due = rs.start.side.take() == Some(Side::Source) && rs.start.from == conn;
         if due {
             self.begin_resync(vol, Side::Source, h);
-        }
-    }
-
-    /// Whether the bits that the resync is about to clear stand for nothing that only a cache here
-    /// has: what was written while the activity log was suspended, all bits being set, is flushed
-    /// first where metadata are on another device. The C driver does not.
-    fn source_is_stable(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
-        if !self.flushes_data_first(vol) {
-            return true;
-        }
-        let unlogged = self.writes_unlogged(vol);
-        // One for a start that came to nothing may still be under way.
-        let full = h.room() < UNIT || self.is_flushing(vol, Why::Source);
-        let Some(rs) = self.rs_mut(vol) else {
-            return false;
-        };
-        if rs.start.stable == Stable::No && !unlogged && !full {
-            rs.start.stable = Stable::Flushing;
-            let after = After::Resync(Next::SourceFlushed(vol, rs.start.call));
-            self.flush_data(vol, Why::Source, after, h);
-            return false;
-        }
-        rs.start.stable == Stable::Yes
-    }
-
-    pub(super) fn source_flushed(&mut self, vol: VolIx, call: u16, h: &mut impl Host) {
-        if let Some(rs) = self.rs_mut(vol).filter(|rs| rs.start.call == call) {
-            rs.start.stable = Stable::Yes;
-            self.source_starts(vol, h);
         }
     }
 
