@@ -68,6 +68,13 @@ pub struct BackingLimits {
     pub rotational: bool,
 }
 
+impl BackingLimits {
+    /// Whether a flush of the metadata may leave data in a cache: see `request/data_flush.rs`.
+    pub(crate) const fn caches_apart(&self) -> bool {
+        self.meta_apart && self.write_cache
+    }
+}
+
 /// Configuration, placement and superblock of an attached disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Disk {

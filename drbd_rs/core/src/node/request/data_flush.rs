@@ -8,6 +8,10 @@
 //! transaction, that an extent is in it. Should the power fail later, what the cache of the data
 //! has forgotten is at the peer, and nothing tells that it is missing here: so the data go first.
 //! The C driver does not flush them.
+//!
+//! While all bits are set the log need not be kept, as the bitmap stands for all data. A resync
+//! takes that back, too, extent by extent, and what was written before is in no log that a flush
+//! would precede: with such a cache it is kept all the time.
 
 use super::meta_io::Transaction;
 use super::token::Name;
@@ -25,7 +29,7 @@ impl<S: Store> Resource<S> {
         let v = self.io_vol(vol).filter(|v| good(v));
         v.and_then(|v| v.backing.as_ref()).is_some_and(|b| {
             let limits = &b.disk.limits;
-            limits.meta_apart && limits.write_cache && b.disk.conf.disk_flushes
+            limits.caches_apart() && b.disk.conf.disk_flushes
         })
     }
 

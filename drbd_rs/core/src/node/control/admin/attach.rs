@@ -296,7 +296,8 @@ impl<S: Store> Resource<S> {
             return Move::Done(ErrCode::NoDisk.number());
         };
         let bits = b.bitmap.weight();
-        if bits == b.bitmap.bits() && old.conn < Conn::Connected {
+        let all = bits == b.bitmap.bits();
+        if all && old.conn < Conn::Connected && !b.disk.limits.caches_apart() {
             v.ctl.al_suspended = true;
         }
         let suspended = v.ctl.al_suspended;

@@ -121,7 +121,8 @@ impl<S: Store> Resource<S> {
                 Move::Done(code.number())
             }
             (Step::Marked, Event::Io(true)) => {
-                if i.remote {
+                let apart = self.disk(vol).is_some_and(|d| d.limits.caches_apart());
+                if i.remote && !apart {
                     if let Some(v) = self.vol_mut(vol) {
                         v.ctl.al_suspended = true;
                         if let Some(b) = v.backing.as_mut() {
