@@ -223,7 +223,8 @@ impl<S: Store> Resource<S> {
             Some(Answer::Good) => again && !r.net.is_queued(),
             Some(Answer::Awaited | Answer::Refused | Answer::Lost) | None => false,
         };
-        let both = r.local == Local::Ok && good;
+        // What another disk had, this one need not have, or the bits be those of the other one.
+        let both = r.local == Local::Ok && good && !self.is_elsewhere(&r);
         if !both || r.in_sync || !r.is_write() {
             return;
         }

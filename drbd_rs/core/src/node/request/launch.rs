@@ -100,6 +100,13 @@ impl<S: Store> Resource<S> {
         b.is_some_and(|b| r.log_of != 0 && r.log_of == b.meta_io.instance)
     }
 
+    /// Whether the own disk has done a write, and was lost since: there is none, or another one,
+    /// perhaps the same without what was in its cache, brought up to date from what the peer had.
+    pub(super) fn is_elsewhere(&self, r: &Request) -> bool {
+        let sized = r.is_write() && r.io.range.len.0 != 0;
+        sized && r.local == Local::Ok && !self.is_logged(r)
+    }
+
     /// Whether the own disk is lost and the peer has yet to hear so. A write that only the peer
     /// gets must follow that news: from then on the peer marks what this node lacks. The C driver
     /// sends it at once; should this disk come back, nobody knows that the write is not there.
@@ -139,7 +146,7 @@ impl<S: Store> Resource<S> {
         // until it has heard that this node is done.
         let refused = r.net.is_refused() && r.is_write() && s.pdsk == Disk::UpToDate;
         let untold = s.both_good() && self.io_vol(r.vol).is_some_and(|v| v.ctl.end_untold);
-        let own = s.disk == Disk::UpToDate && !refused && !untold;
+        let own = s.disk == Disk::UpToDate && !refused && !untold && !self.is_elsewhere(r);
         if let Some(r) = self.io.requests.get_mut(id) {
             let lasts = !r.is_write() || s.disk > Disk::Failed;
             let [here, there] = &mut r.counts;

@@ -331,6 +331,26 @@ impl<S: Store> Resource<S> {
             .fold(0, |n: u32, p| n.saturating_add(p.io.active))
     }
 
+    /// Whether the own disk works on a write of the peer to some of these blocks. What asks for them
+    /// came behind it: a target that has lost its disk since it sent that, and has it back, has
+    /// nothing there that keeps the resync from those blocks. That the peer itself waits for the
+    /// answer (`peer_writes_unlogged`) a C peer does not. Only the own disk is waited for, and not
+    /// what has to wait its turn here: with two Primaries that may be for what the receiver, which
+    /// waits with the request, has not taken.
+    pub(crate) fn writes_for_peer(&self, vol: VolIx, range: SectorRange) -> bool {
+        let active = self
+            .io_vol(vol)
+            .and_then(|v| v.peers.get(usize::from(PEER.0)));
+        let active = active.map_or(0, |p| usize::try_from(p.io.active).unwrap_or(usize::MAX));
+        let on_disk = |r: &&PeerRequest| r.vol == vol && r.stage == Stage::Active;
+        let requests = self.io.peer_requests.iter().map(|(_, r)| r);
+        active != 0
+            && requests
+                .filter(on_disk)
+                .take(active)
+                .any(|r| r.kind != Kind::Read && r.range.overlaps(range))
+    }
+
     /// Lets the peer's writes go on, in order; true if room ran out.
     #[inline(never)]
     pub(super) fn peer_writes_pump(&mut self, peer: PeerIx, h: &mut impl Host) -> bool {

@@ -5,7 +5,7 @@
 //! A walk over the transfer log, oldest first, resumable; no new request is admitted until it is
 //! over, so that what is sent again keeps its place before what is new.
 
-use super::request::{Answer, Local, Net, Outcome, Request, Stage};
+use super::request::{Answer, Expect, Local, Net, Outcome, Request, Stage};
 use super::UNIT;
 
 use super::super::io::{AppOp, Host, VolIx};
@@ -290,6 +290,32 @@ impl<S: Store> Resource<S> {
                 return true;
             }
             at = r.newer;
+        }
+        false
+    }
+
+    /// Whether the peer may still be busy with a write that the present activity log was not asked
+    /// about: it began when there was another disk, or none. What the peer is asked for as the
+    /// source of a resync might be read there before that is written, and nothing would tell that
+    /// this disk lacks it. It is answered without regard to the resync, or the connection ends, and
+    /// what begins now is not among these. With protocols A and B only the end of its epoch tells.
+    /// What is frozen is written anew later. The C driver asks at once.
+    pub(crate) fn peer_writes_unlogged(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        let now = self.io_conn(PEER).map_or(0, |c| c.epochs.incarnation);
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            at = r.newer;
+            let sized = r.vol == vol && r.is_write() && r.io.range.len.0 != 0;
+            let told = r.expect == Expect::Written && !r.net.is_undecided();
+            let open = sized && r.net.is_live() && !told && r.incarnation == now;
+            if !open || self.is_logged(r) {
+                continue;
+            }
+            if r.epoch == self.io.epoch && r.expect != Expect::Written {
+                self.new_epoch(h);
+            }
+            self.hurry_proof(PEER, h);
+            return true;
         }
         false
     }

@@ -168,6 +168,10 @@ impl<S: Store> Resource<S> {
         if rs.source.not_before.is_some_and(|at| now < at) {
             return false;
         }
+        // Written before it is read. The C driver's source reads at once.
+        if self.writes_for_peer(vol, slot.range) {
+            return false;
+        }
         let extent = slot.range.start.rs_extent();
         let fresh = rs.source.claim == SourceClaim::Idle;
         let delayed = rs.source.delayed;

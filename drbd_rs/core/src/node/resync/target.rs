@@ -174,6 +174,14 @@ impl<S: Store> Resource<S> {
             rs.target.quota = rs.rate.step(&conf, buffers);
             rs.target.next = Some(Rate::next(now));
         }
+        let asks = rs.target.quota != 0;
+        if asks && self.peer_writes_unlogged(vol, h) {
+            // Until the next step.
+            if let Some(rs) = self.rs_mut(vol) {
+                rs.target.quota = 0;
+            }
+            return false;
+        }
         self.generate(vol, h)
     }
 
