@@ -333,10 +333,10 @@ impl<S: Store> Resource<S> {
 
     /// Whether the own disk works on a write of the peer to some of these blocks. What asks for
     /// them came behind it: a target that has lost its disk since it sent that, and has it back,
-    /// has nothing there that keeps the resync from those blocks. That the peer itself waits for the
-    /// answer (`peer_writes_unlogged`) a C peer does not. Only the own disk is waited for, and not
-    /// what has to wait its turn here: with two Primaries that may be for what the receiver, which
-    /// waits with the request, has not taken.
+    /// has nothing there that keeps the resync from those blocks. That the peer itself waits for
+    /// the answer (`peer_writes_unlogged`) a C peer does not. Only the own disk is waited for, and
+    /// not what has to wait its turn here: with two Primaries that may be for what the receiver,
+    /// which waits with the request, has not taken.
     pub(crate) fn writes_for_peer(&self, vol: VolIx, range: SectorRange) -> bool {
         let active = self
             .io_vol(vol)
