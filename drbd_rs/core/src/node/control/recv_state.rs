@@ -243,6 +243,7 @@ impl<S: Store> Resource<S> {
                 return None;
             }
             if os.conn >= Conn::SyncSource && peer.conn == Conn::Connected {
+                self.resync_none_failed(vol);
                 if self.nothing_left(vol) {
                     self.resync_finished(vol, h);
                 } else {

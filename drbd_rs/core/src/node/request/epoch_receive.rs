@@ -280,13 +280,12 @@ impl<S: Store> Resource<S> {
                 return false;
             };
             let rx = &mut e.received;
+            // Asked in any case: a deadline that has passed wakes the machine no more.
+            let overtakes = rx.overtakes(now);
             let oldest = rx.oldest();
-            let (Some(nr), 0) = (oldest.nr, oldest.active) else {
+            let (Some(nr), 0, false) = (oldest.nr, oldest.active, overtakes) else {
                 return false;
             };
-            if rx.overtakes(now) {
-                return false;
-            }
             if h.room() < UNIT {
                 return true;
             }

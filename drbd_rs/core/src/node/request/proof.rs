@@ -105,8 +105,13 @@ impl<S: Store> Resource<S> {
     /// Somebody waits until all that the peer acknowledged is stable: it is asked without delay.
     pub(crate) fn hurry_proof(&mut self, peer: PeerIx, h: &mut impl Host) {
         let now = h.now();
-        if let Some(e) = self.io_epochs(peer) {
-            e.proof.due = e.proof.due.min(now);
+        let Some(e) = self.io_epochs(peer) else {
+            return;
+        };
+        if e.proof.due > now {
+            e.proof.due = now;
+            // In this step, though others may have had their turn.
+            self.ctl.stirred = true;
         }
     }
 

@@ -71,6 +71,15 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// The target is done, and its copy is good: what has failed there was mended since. Bits that
+    /// are left stand for something else, as for writes that have failed here. The C driver takes
+    /// them for those blocks, and the two do not agree on the target.
+    pub(crate) fn resync_none_failed(&mut self, vol: VolIx) {
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.marks.failed = 0;
+        }
+    }
+
     /// The target is done, and blocks are left here.
     pub(crate) fn resync_told_done(&mut self, vol: VolIx, h: &mut impl Host) {
         let until = h.now().plus(GRACE);

@@ -168,10 +168,6 @@ impl<S: Store> Resource<S> {
         if rs.source.not_before.is_some_and(|at| now < at) {
             return false;
         }
-        // Written before it is read. The C driver's source reads at once.
-        if self.writes_for_peer(vol, slot.range) {
-            return false;
-        }
         let extent = slot.range.start.rs_extent();
         let fresh = rs.source.claim == SourceClaim::Idle;
         let delayed = rs.source.delayed;
@@ -180,10 +176,16 @@ impl<S: Store> Resource<S> {
         let peer = self.rs_vol(vol).map_or(Role::Unknown, |v| v.state.peer);
         let both = slot.kind == Kind::Prove;
         let written = self.is_written(vol, slot.range, both);
+        // Written before it is read; the end of the write wakes the machine. The C driver's source
+        // reads at once.
+        let busy = self.writes_for_peer(vol, slot.range);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return false;
         };
         rs.source.not_before = None;
+        if busy {
+            return false;
+        }
         if throttle && !delayed && peer != Role::Primary && !disk.extents.is_priority(extent) {
             rs.source.delayed = true;
             rs.source.not_before = Some(now.plus(STEP));
