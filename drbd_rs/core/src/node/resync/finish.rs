@@ -197,6 +197,8 @@ impl<S: Store> Resource<S> {
         let left = !self.may_end(vol);
         let conn = self.rs_conn(vol);
         let asks = self.asks_to_leave(conn);
+        let told = self.connected(PEER).is_some_and(|a| a.apv > 95);
+        let source = matches!(conn, conn::State::SyncSource | conn::State::PausedSyncS);
         let Some(rs) = self.rs_mut(vol) else { return };
         if rs.finish != Finish::Pinging {
             return;
@@ -211,6 +213,9 @@ impl<S: Store> Resource<S> {
             self.conclude_verify(vol, h);
         } else if ok && !left && resyncs(conn) {
             self.conclude(vol, h);
+        } else if ok && told && source {
+            // A target that is done asks for nothing more. The C driver stays SyncSource for ever.
+            self.resync_told_done(vol, h);
         }
     }
 

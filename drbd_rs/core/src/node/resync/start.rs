@@ -267,7 +267,12 @@ impl<S: Store> Resource<S> {
         // The resync came to nothing before it had its name: the source has asked whether it may
         // detach its disk, and will say behind this that it did. The C driver waits for ever.
         let lost = state.conn == conn::State::Connected && state.pdsk <= disk::State::Failed;
-        let gone = gone || lost;
+        // Nor is one about to begin here while the peer has not answered to an attach: the name is
+        // that of a resync which the loss of the disk before that has ended. What waits behind it
+        // is the answer. The C driver's receiver waits for ever.
+        let attaches =
+            state.conn == conn::State::Connected && state.disk == disk::State::Negotiating;
+        let gone = gone || lost || attaches;
         let expected = matches!(state.conn, conn::State::WFSyncUUID | conn::State::Behind);
         if !gone && !expected {
             return;
