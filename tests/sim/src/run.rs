@@ -505,7 +505,10 @@ impl World {
         }
         self.run_for("end of the verify", PATIENCE, World::is_in_sync);
         self.run(Duration::secs(1));
-        self.run_for("rest", PATIENCE, |w| (0..2).all(|n| w.open_ios(n) == 0));
+        // With protocols A and B a disk may have to write what applications are done with.
+        self.run_for("rest", PATIENCE, |w| {
+            (0..2).all(|n| w.open_ios(n) == 0) && !w.is_on_the_way()
+        });
         for (node, expected) in expected.iter().enumerate() {
             let found = dirty(self, node);
             let more = found.iter().find(|bit| !expected.contains(bit));

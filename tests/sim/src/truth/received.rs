@@ -40,7 +40,7 @@ impl World {
     /// Whether anything may still be on its way to a disk. With protocol A an application has long
     /// heard that its discard is done when the peer's receiver gets to it, behind a slow flush; it
     /// carries no tag that would tell.
-    pub(super) fn is_on_the_way(&self) -> bool {
+    pub(crate) fn is_on_the_way(&self) -> bool {
         let held = self.net.held.iter().flatten();
         let mut events = self.events.iter().map(|(_, _, e)| e).chain(held);
         let sockets = self.nodes.iter().filter_map(|n| n.sockets.as_ref());
