@@ -15,7 +15,7 @@ use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 
 use super::super::io::{Host, VolIx};
-use super::super::{Resource, Store, PEER};
+use super::super::{Resource, Store};
 
 /// Whether a name that a resync was given by the peer is used in this state, or in the next one.
 /// Nothing else comes from the peer before that.
@@ -94,7 +94,7 @@ impl<S: Store> Resource<S> {
         };
         let c = &v.ctl;
         let prepares = v.peers.iter().any(|p| p.ctl.prepares.is_some());
-        let asks = self.conn(PEER).is_some_and(|c| c.ctl.request.is_some());
+        let asks = self.asks_peer();
         !c.changes_size() && !prepares && !asks && c.after.is_empty() && !self.resync_begins(vol)
     }
 }

@@ -250,6 +250,11 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// Whether the peer is still to answer whether the state may change here.
+    pub(crate) fn asks_peer(&self) -> bool {
+        self.conn(PEER).is_some_and(|c| c.ctl.request.is_some())
+    }
+
     /// The peer answered a request: the oldest, for both sockets keep the order.
     pub(crate) fn recv_request_reply(&mut self, peer: PeerIx, reply: ReqReply, h: &mut impl Host) {
         self.epoch_proven(peer, h);

@@ -42,6 +42,7 @@ impl<S: Store> Resource<S> {
         self.emit_flush(vol, Name::DataFlush(vol), h);
     }
 
+    /// Asks the own disk for a flush, which counts among its I/O until that is over.
     pub(super) fn emit_flush(&mut self, vol: VolIx, name: Name, h: &mut impl Host) {
         if let Some(v) = self.io_vol_mut(vol) {
             v.io.local = v.io.local.saturating_add(1);

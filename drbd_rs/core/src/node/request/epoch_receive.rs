@@ -16,10 +16,9 @@ use super::token::Name;
 use super::unheard::Unheard;
 use super::UNIT;
 
-use super::super::io::{AppResult, Data, Effect, Host, IoFlags, LocalOp, PeerIx, VolIx};
+use super::super::io::{AppResult, Effect, Host, PeerIx, VolIx};
 use super::super::{Resource, Store, Violation, Volume, PEER};
 use crate::state::disk::State as Disk;
-use crate::units::SectorRange;
 use crate::wire::{BarrierAck, BarrierNr};
 
 /// Epochs of the peer that may be unfinished at once; the receiver pauses well before.
@@ -346,20 +345,10 @@ impl<S: Store> Resource<S> {
             if !self.io_can_flush(vol) {
                 continue;
             }
-            if let Some(v) = self.io_vol_mut(vol) {
-                v.io.local = v.io.local.saturating_add(1);
-            }
             if let Some(e) = self.io_epochs(peer) {
                 e.received.flushes = e.received.flushes.saturating_add(1);
             }
-            h.emit(Effect::Local {
-                vol,
-                io: Name::Flush(vol).io(),
-                op: LocalOp::Flush,
-                range: SectorRange::default(),
-                flags: IoFlags::default(),
-                data: Data::None,
-            });
+            self.emit_flush(vol, Name::Flush(vol), h);
         }
         if let Some(e) = self.io_epochs(peer) {
             e.received.flushing = Flushing::Asked;

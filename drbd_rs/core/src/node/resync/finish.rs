@@ -163,7 +163,7 @@ impl<S: Store> Resource<S> {
             _ => resyncs(conn),
         };
         let done = counts_itself && self.nothing_left(vol);
-        let asks = self.asks_to_leave(conn);
+        let asks = self.asks_as_target(conn);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;
         };
@@ -184,19 +184,20 @@ impl<S: Store> Resource<S> {
         self.ping(PEER, After::Resync(Next::Pinged(vol)), h);
     }
 
-    /// Whether this node is the target, and has asked the source whether it may detach its disk, or
-    /// leave: the source may have agreed, and goes on without it. What it writes from then on is
-    /// not here, and it does not begin a generation with it beside a copy that is not good: this
-    /// one must not become that before the answer is here. The C driver does not wait.
-    fn asks_to_leave(&self, conn: conn::State) -> bool {
+    /// Whether this node is the target, and waits for an answer of the source. If it has asked
+    /// whether it may detach its disk, or leave, the source may have agreed, and goes on without
+    /// it. What it writes from then on is not here, and it does not begin a generation with it
+    /// beside a copy that is not good: this one must not become that before the answer is here.
+    /// The C driver does not wait.
+    fn asks_as_target(&self, conn: conn::State) -> bool {
         let target = matches!(conn, conn::State::SyncTarget | conn::State::PausedSyncT);
-        target && self.conn(PEER).is_some_and(|c| c.ctl.request.is_some())
+        target && self.asks_peer()
     }
 
     pub(super) fn finish_pinged(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
         let left = !self.may_end(vol);
         let conn = self.rs_conn(vol);
-        let asks = self.asks_to_leave(conn);
+        let asks = self.asks_as_target(conn);
         let told = self.connected(PEER).is_some_and(|a| a.apv > 95);
         let source = matches!(conn, conn::State::SyncSource | conn::State::PausedSyncS);
         let Some(rs) = self.rs_mut(vol) else { return };
