@@ -454,13 +454,16 @@ impl<S: Store> Resource<S> {
             result = handshake(&own, &remote, &ctx);
         }
         self.log_rule(vol, &result, h);
-        // A peer that attaches gets the own UUIDs only now. By corrected ones it would conclude
-        // that nothing is to be done, whatever was written here since; by these it does what
-        // follows here. The C driver corrects them, and then waits in WFBitMapS.
-        let attaches = peer.disk == Disk::Negotiating && self.state(vol).conn >= Conn::Connected;
+        // Nothing is corrected before something follows: `--tentative` leaves all as it was. And a
+        // source that missed the end of a resync (rule 34) corrects itself when the next one
+        // begins, by which both ways come to the same UUIDs. Should it be lost before, what was
+        // written here since would only be marked, in UUIDs by which both copies are equal; and
+        // a peer that attaches, which gets the own UUIDs only now, would conclude that from them.
+        // The C driver corrects at once.
+        let follows = matches!(result.outcome, Outcome::Go(_));
         let missed_end = result.decision.rule == Rule(34);
         let own_fix = result.decision.own_fix;
-        if let Some(fix) = own_fix.filter(|_| !(attaches && missed_end)) {
+        if let Some(fix) = own_fix.filter(|_| follows && !missed_end) {
             self.change_uuids(vol, "corrected UUIDs to", h, |set, _| *set = fix);
         }
         if let Some(fix) = result.decision.peer_fix {
