@@ -335,6 +335,20 @@ fn primary_needs_good_data_or_force() {
     assert_eq!(n.m.disk(VOL).unwrap().uuids.current & 1, 0);
 }
 
+/// All bits were set on the disk before, but not on this one.
+#[test]
+fn the_activity_log_of_another_disk_counts_again() {
+    let mut n = Node::new(1);
+    for (flags, suspended) in [(Md::FULL_SYNC, true), (Md::CONSISTENT, false)] {
+        n.attach(&with_flags(flags));
+        assert_eq!(n.m.vol(VOL).unwrap().ctl.al_suspended, suspended);
+        n.order(Command::Detach {
+            vol: VOL,
+            force: false,
+        });
+    }
+}
+
 /// It gives up at its own time, though nothing else happens that could wake the machine.
 #[test]
 fn an_order_does_not_wait_for_sizes_for_ever() {

@@ -297,10 +297,10 @@ impl<S: Store> Resource<S> {
         };
         let bits = b.bitmap.weight();
         let all = bits == b.bitmap.bits();
-        if all && old.conn < Conn::Connected && !b.disk.limits.caches_apart() {
-            v.ctl.al_suspended = true;
-        }
-        let suspended = v.ctl.al_suspended;
+        // The one before may have had all bits set, too; this is about the present one. The C
+        // driver keeps it suspended until there is a connection, whatever is attached meanwhile.
+        let suspended = all && old.conn < Conn::Connected && !b.disk.limits.caches_apart();
+        v.ctl.al_suspended = suspended;
         let sb = b.disk.superblock();
         let pdsk = if sb.flags.contains(Md::PEER_OUT_DATED) {
             DiskState::Outdated
