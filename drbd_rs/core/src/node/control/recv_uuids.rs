@@ -111,6 +111,7 @@ impl<S: Store> Resource<S> {
         // What was put off until I/O goes on is done with it.
         v.ctl.new_current_uuid = false;
         v.ctl.peer_lacks = false;
+        v.ctl.frozen_lost = false;
         let Some(b) = v.backing.as_mut() else { return };
         let overwritten = b.disk.uuids.new_current(random, primary);
         v.ctl.ed_uuid = b.disk.uuids.current;

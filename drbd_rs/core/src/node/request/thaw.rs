@@ -121,14 +121,29 @@ impl<S: Store> Resource<S> {
     /// ran out; volumes that this concerns, and whose disk has it, need a new generation of data
     /// (`frozen_lost`). The C driver trusts the acknowledgements of the old connection.
     pub(crate) fn lose_frozen(&mut self, h: &mut impl Host) -> bool {
+        self.lose_frozen_of(None, h)
+    }
+
+    /// The same of one volume, whose applications are gone, once the connection is closed: the
+    /// activity log ceases to tell what the peer may lack when this node is no Primary any more,
+    /// and nothing else does if its power fails, or if it is taken down, before I/O is resumed. The
+    /// C driver forgets it.
+    pub(crate) fn lose_frozen_at_demotion(&mut self, vol: VolIx, h: &mut impl Host) -> bool {
+        self.connected(PEER).is_none() && self.lose_frozen_of(Some(vol), h)
+    }
+
+    fn lose_frozen_of(&mut self, only: Option<VolIx>, h: &mut impl Host) -> bool {
         let mut at = self.io.log.oldest();
         while let Some(id) = at {
             let Some(r) = self.io.requests.get(id).copied() else {
                 break;
             };
             at = r.newer;
-            let old = r.net.is_live() && !self.is_of_this_connection(id);
-            if !old || !r.completed || !r.is_write() {
+            let old = match only {
+                Some(vol) => r.vol == vol,
+                None => !self.is_of_this_connection(id),
+            };
+            if !old || !r.net.is_live() || !r.completed || !r.is_write() {
                 continue;
             }
             if h.room() < UNIT {
@@ -184,10 +199,14 @@ impl<S: Store> Resource<S> {
         // earlier connection: it may have crashed since, and the disk here have its data from a
         // resync of what was left there. The C driver writes at the peer only.
         let missing = matches!(r.local, Local::None | Local::Failed(_)) || r.is_given_up();
+        // What the peer has said counts no more if its copy is lost, too; the end of the epoch may
+        // be long in coming.
+        let outcome = r.outcome();
+        let fails = matches!(outcome, Outcome::Over(Err(_)));
         let anew = (stale || missing)
-            && (frozen || !r.net.is_live())
+            && (frozen || !r.net.is_live() || fails)
             && !r.completed
-            && (stale || frozen || r.outcome() != Outcome::Over(Ok(())))
+            && (stale || frozen || outcome != Outcome::Over(Ok(())))
             && self.io_has_disk(r.vol);
         // The peer has refused it, or did not get it as its copy was bad, and may have another disk
         // by now.

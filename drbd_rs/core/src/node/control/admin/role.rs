@@ -10,7 +10,7 @@ use crate::time::{Duration, Instant};
 
 use super::super::super::io::{Effect, Host, OpId, VolIx};
 use super::super::super::note::Note;
-use super::super::super::{Resource, Store, PEER};
+use super::super::super::{Resource, Store, Volume, PEER};
 use super::super::{Flags, StateChange};
 use super::{Ask, Event, Kind, Move, TRANSIENT};
 
@@ -216,6 +216,9 @@ impl<S: Store> Resource<S> {
         if !settled {
             return Move::Poll(Kind::Role(r));
         }
+        if r.role == Role::Secondary && self.lose_frozen_at_demotion(vol, h) {
+            return Move::Go(Kind::Role(r));
+        }
         // The disk may have become good while the peer was being asked, as by a resync from there:
         // then nothing was forced, and these data have a name. The C driver makes up another one,
         // and the two nodes go on with different ones.
@@ -240,8 +243,9 @@ impl<S: Store> Resource<S> {
                 self.uuid_new_current(vol, h);
             }
         } else if self.refused_writes(vol) {
-            // The peer says why when its `local-io-error` is over. Should both lose their power
-            // before, nothing else would tell the copies apart, as no Primary crashed.
+            // The peer says why when its `local-io-error` is over; or it is away, and lacks what
+            // was frozen. Should both lose their power before, nothing else would tell the copies
+            // apart, as no Primary crashed.
             self.uuid_new_current(vol, h);
             r.tell = true;
         }
@@ -255,10 +259,12 @@ impl<S: Store> Resource<S> {
         Move::Go(Kind::Role(r.at(Step::Storing)))
     }
 
-    /// Whether the peer has refused writes of this generation, and nothing tells so but marks.
+    /// Whether the peer has refused writes of this generation, or lost them, and nothing tells so
+    /// but marks.
     fn refused_writes(&self, vol: VolIx) -> bool {
         let disk = self.disk(vol).filter(|d| d.uuids.bitmap == 0);
-        let Some(v) = self.vol(vol).filter(|v| v.ctl.peer_lacks) else {
+        let lacks = |v: &&Volume<S>| v.ctl.peer_lacks || v.ctl.frozen_lost;
+        let Some(v) = self.vol(vol).filter(lacks) else {
             return false;
         };
         let marked = v.backing.as_ref().is_some_and(|b| b.bitmap.weight() != 0);
