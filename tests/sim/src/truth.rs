@@ -18,6 +18,7 @@ use drbd_core::units::{BmBit, Sector, SectorRange, Sectors};
 use drbd_core::wire::{OvResult, OvVerdict};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod equal;
 mod received;
 
 /// What a device that grew has in its new part, with the number of the node and the place.
@@ -94,7 +95,7 @@ struct Open {
     /// Of its first sector.
     tag: u64,
     range: SectorRange,
-    /// What other nodes wrote there at the same time, and earlier than this one: either may win.
+    /// What other nodes wrote there at the same time: either may win.
     rivals: Vec<(u64, SectorRange)>,
 }
 
@@ -217,6 +218,10 @@ impl Truth {
             .filter(|o| o.range.overlaps(range))
             .map(|o| (o.tag, o.range))
             .collect();
+        let later = self.open.iter_mut().filter(|o| o.node != node);
+        for write in later.filter(|o| o.range.overlaps(range)) {
+            write.rivals.push((tag, range));
+        }
         self.open.push(Open {
             node,
             tag,
@@ -557,66 +562,11 @@ impl World {
                 let data = self.data(node, self.common_size()).to_vec();
                 self.truth.hand_over(peer, node, &data);
                 self.not_received(node, &data);
+                self.not_overwritten(node, &data);
             }
         } else if old.disk == Disk::Inconsistent && p.disk < Disk::Consistent {
             self.accept_data_of(node);
         }
-    }
-
-    /// Both disks are equal outside of what is on its way.
-    pub(crate) fn check_equal(&mut self, node: usize, oracle: &str) {
-        let peer = self.peer_of(node);
-        let size = self.common_size();
-        if self.data(node, size) == self.data(peer, size) {
-            return;
-        }
-        let moving = self.on_the_way();
-        let found = self
-            .data(node, size)
-            .iter()
-            .zip(self.data(peer, size))
-            .enumerate();
-        let wrong = found
-            .filter(|(at, (a, b))| a != b && !self.truth.is_odd(*at as u32))
-            .filter(|(at, (a, b))| !self.is_unwritten(*at, [**a, **b]))
-            .filter(|(at, _)| !self.is_ahead(peer, *at as u64))
-            .filter(|(at, _)| !self.failed_at_source(peer, *at as u64))
-            .filter(|(at, _)| !self.has_left(peer, node, *at as u64))
-            // Writes that overlap may be sent in another order than they were made.
-            .find(|(_, (a, b))| !moving.contains(**a) && !moving.contains(**b))
-            .map(|(at, (a, b))| (at, *a, *b));
-        if let Some((at, a, b)) = wrong {
-            let bit = BmBit(at as u64 / 8);
-            let bits = [node, peer].map(|n| self.is_dirty(n, bit));
-            let why = format!("n{node} sector {at}: {a:#x}, n{peer}: {b:#x}, dirty {bits:?}");
-            self.violated(oracle, &why);
-        }
-    }
-
-    /// A source that pulled ahead has said so, and has marked what it keeps to itself: a target
-    /// that ends its resync before it hears that is as good as its promise, protocol A.
-    fn is_ahead(&self, node: usize, sector: u64) -> bool {
-        let bit = BmBit(sector / 8);
-        self.nodes[node].state.conn == Conn::Ahead && self.is_dirty(node, bit) == Some(true)
-    }
-
-    /// A node that was the other one's peer a moment ago goes on alone, and has marked what it
-    /// wrote since; one that is down may have written.
-    fn has_left(&self, node: usize, other: usize, sector: u64) -> bool {
-        let apart = self.nodes[node].link() != self.nodes[other].link();
-        apart && self.is_dirty(node, BmBit(sector / 8)) != Some(false)
-    }
-
-    /// A write failed on the disk of a source of a resync: its application was told, and the source
-    /// has the block marked, or will when the epoch of the write is over. When its target is done,
-    /// this node is Inconsistent.
-    fn failed_at_source(&self, node: usize, sector: u64) -> bool {
-        let n = &self.nodes[node];
-        let source = matches!(n.state.conn, Conn::SyncSource | Conn::PausedSyncS);
-        let range = SectorRange::new(Sector(sector), 512);
-        let under_way = || n.res.as_ref().is_some_and(|r| r.is_under_way(VOL, range));
-        let marked = || self.is_dirty(node, BmBit(sector / 8)) == Some(true);
-        n.write_failed && source && (marked() || under_way())
     }
 
     /// Values that are on their way to some disk.
