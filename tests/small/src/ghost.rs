@@ -136,7 +136,11 @@ impl Ghost {
             promised(&mut self.of[peer]);
         }
         let holder = if up_to_date(s) { node } else { peer };
-        self.of[holder].wrote |= self.of[holder].moved_on;
+        // The target of a resync that is done has it as well, whether or not the source has heard
+        // of that.
+        let theirs = w.state(peer);
+        let both = alive && up_to_date(s) && up_to_date(theirs) && linked(theirs);
+        self.of[holder].wrote |= self.of[holder].moved_on && !both;
     }
 
     /// A node lost its power, and its cache with it.
@@ -252,6 +256,8 @@ impl Ghost {
                     offered: self.of[n].offered.clone(),
                     ..History::default()
                 };
+                // The peer may never hear of the end, but has nothing to itself.
+                self.of[peer].wrote = false;
             } else if other || !me {
                 let theirs = self.of[peer].may.clone();
                 for (mine, theirs) in self.of[n].may.iter_mut().zip(theirs) {
