@@ -27,14 +27,16 @@ impl World {
         }
         // Half of the runs begin in the middle of the first resync.
         if self.rng.percent(50) {
-            self.await_first_resync();
+            self.await_sync("a first resync");
             self.agreed();
         }
     }
 
+    /// Waits for `what`, which is when both disks are in sync.
+    ///
     /// A Primary whose peer is slow may leave it (`on-congestion disconnect`): then somebody has to
     /// connect again.
-    fn await_first_resync(&mut self) {
+    pub(crate) fn await_sync(&mut self, what: &str) {
         let end = self.now.plus(Duration::secs(PATIENCE));
         while self.knobs.on_congestion == 2 && !self.is_in_sync() && self.now < end {
             self.run(Duration::secs(1));
@@ -44,7 +46,7 @@ impl World {
                 }
             }
         }
-        self.run_for("a first resync", PATIENCE, World::is_in_sync);
+        self.run_for(what, PATIENCE, World::is_in_sync);
     }
 
     /// As everybody does: connect, force one node, wait for the resync.

@@ -18,7 +18,6 @@
 //! Bit 0, the mark of the role, is no part of a name.
 
 use crate::drbdmeta;
-use crate::run::PATIENCE;
 use crate::world::{say, World, VOL};
 use drbd_core::meta::Superblock;
 use drbd_core::node::admin::Command;
@@ -596,7 +595,7 @@ impl World {
         if self.unlike().is_some() {
             // A source that could not read all comes back to that after 10 s.
             self.run(Duration::secs(15));
-            self.run_for("rest", PATIENCE, World::is_in_sync);
+            self.await_sync("rest");
         }
         if let Some(why) = self.unlike() {
             self.violated("at rest both nodes have the same UUIDs", &why);

@@ -458,7 +458,7 @@ impl World {
             let order = self.resize_order(primary);
             self.want_order(primary, order);
             self.run(Duration::secs(2));
-            self.run_for("rest", PATIENCE, World::is_in_sync);
+            self.await_sync("rest");
             if self.nodes.iter().all(|n| n.size == room) {
                 break;
             }
@@ -501,9 +501,9 @@ impl World {
             if self.nodes[asks].state.conn == Conn::VerifyS {
                 break;
             }
-            self.run_for("rest", PATIENCE, World::is_in_sync);
+            self.await_sync("rest");
         }
-        self.run_for("end of the verify", PATIENCE, World::is_in_sync);
+        self.await_sync("end of the verify");
         self.run(Duration::secs(1));
         // With protocols A and B a disk may have to write what applications are done with.
         self.run_for("rest", PATIENCE, |w| {

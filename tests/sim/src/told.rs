@@ -186,10 +186,12 @@ impl World {
         done.refused && done.io.op != AppOp::Discard && state.is_some_and(unknown)
     }
 
-    /// Data can be reached again: what `resume-io` has said counts no more.
+    /// Data can be reached again: what `resume-io` has said counts no more. A change of before that
+    /// may be told late.
     pub(crate) fn data_back(&mut self, node: usize, new: State) {
+        let good = |s: State| s.disk == Disk::UpToDate || s.pdsk == Disk::UpToDate;
+        let back = good(new) && self.real_state(node).is_none_or(good);
         let n = &mut self.nodes[node];
-        let good = new.disk == Disk::UpToDate || new.pdsk == Disk::UpToDate;
-        n.resumed &= !good || n.job.is_some();
+        n.resumed &= !back || n.job.is_some();
     }
 }

@@ -13,11 +13,11 @@
 //! - Two disks that are connected, UpToDate and at rest are equal.
 //! - With both nodes down, bitmaps and activity logs cover every block that differs.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SECTORS};
 use crate::drbdmeta;
 use crate::key::Key;
 use crate::world::World;
-use drbd_core::node::Note;
+use drbd_core::node::{AppOp, Note};
 use drbd_core::state::{conn, disk, Role, State};
 use std::hash::Hash;
 
@@ -165,6 +165,7 @@ impl Ghost {
     /// Says which promise was broken.
     pub fn look(&mut self, w: &mut World) -> Verdict {
         let now = [w.state(0), w.state(1)];
+        self.still_to_come(w, now);
         self.offer(w, now);
         for (node, block, tag) in std::mem::take(&mut w.acks) {
             self.acknowledged(w, node, block, tag);
@@ -193,6 +194,22 @@ impl Ghost {
             covered(w, self.of[0].may.len() as u64)?;
         }
         Ok(())
+    }
+
+    /// A write that waited while the peer was lost may reach it when it is back.
+    fn still_to_come(&mut self, w: &World, now: [State; 2]) {
+        for n in (0..2).filter(|n| linked(now[*n]) && !w.nodes[*n].dead) {
+            let writes = w.nodes[n].apps.values();
+            for app in writes.filter(|a| a.io.op == AppOp::Write) {
+                let block = app.io.range.start.0 / SECTORS;
+                let Some(values) = self.of[1 - n].may.get_mut(block as usize) else {
+                    continue;
+                };
+                let new = app.pages.iter().filter(|tag| !values.contains(*tag));
+                let new: Vec<u64> = new.copied().collect();
+                values.extend(new);
+            }
+        }
     }
 
     fn offer(&mut self, w: &World, now: [State; 2]) {
