@@ -114,6 +114,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<(), Violation> {
         self.see_seq(vol, ack.seq_num);
+        self.resync_doubted(vol);
         if let Some(id) = self.acked_write(vol, &ack) {
             // At once, not with the end of the epoch: as soon as the application is told, a bitmap
             // may be sent. The C driver marks it later.

@@ -188,12 +188,19 @@ impl<S: Store> Resource<S> {
             if h.room() < UNIT {
                 return true;
             }
+            let resyncs = super::resyncs(self.rs_conn(vol));
             let Some(rs) = self.rs_mut(vol) else { break };
             let told = rs.told.get(usize::from(ix)).copied();
             rs.release(ix);
             let proof = told.filter(|_| slot.kind == Kind::Prove);
             if let Some(own) = proof {
-                rs.pending = rs.pending.saturating_add(1);
+                // A request that came when the verify was given up: no verdict will find its lock
+                // (`recv_verify_result`), for which the end of the resync would wait for ever.
+                if resyncs {
+                    self.put_extent(vol, slot);
+                } else {
+                    rs.pending = rs.pending.saturating_add(1);
+                }
                 self.send_digest(vol, Packet::OvReply, slot, own, h);
             } else if slot.current {
                 self.judged(vol, slot, equal, h);

@@ -214,6 +214,9 @@ pub(crate) struct PeerDeviceResync {
     turn: u32,
     /// Requests (target) or replies (source) that the peer has not answered.
     pending: u32,
+    /// Source: the next answers of the target are about blocks that were sent before it refused a
+    /// write, perhaps to one of them.
+    doubted: u32,
     /// Target: answers to requests of an earlier resync that are still to come.
     late: u32,
     /// Target: answers that may find their extent released by one to an earlier resync.
@@ -242,7 +245,7 @@ impl Hash for PeerDeviceResync {
             (ix, told).hash(state);
             slot.hash_at(self.turn, state);
         }
-        (self.pending, self.late, self.spare).hash(state);
+        (self.pending, self.doubted, self.late, self.spare).hash(state);
         (self.lazy, self.compares).hash(state);
         (self.held_back, self.posted).hash(state);
     }
@@ -267,6 +270,7 @@ impl PeerDeviceResync {
             told: [Digest::EMPTY; SLOTS],
             turn: 0,
             pending: 0,
+            doubted: 0,
             late: 0,
             spare: 0,
             lazy_at: Instant(0),

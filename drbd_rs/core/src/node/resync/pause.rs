@@ -78,7 +78,7 @@ impl<S: Store> Resource<S> {
             self.abandon_slots(vol);
         }
         let Some(rs) = self.rs_mut(vol) else { return };
-        (rs.pending, rs.late) = (0, 0);
+        (rs.pending, rs.doubted, rs.late) = (0, 0, 0);
         if !stands {
             rs.spare = 0;
         }

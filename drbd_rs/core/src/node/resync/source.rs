@@ -342,15 +342,27 @@ impl<S: Store> Resource<S> {
             return Ok(());
         };
         rs.pending = pending;
+        let doubted = rs.doubted != 0;
+        rs.doubted = rs.doubted.saturating_sub(1);
         if !resyncs(self.rs_conn(vol)) {
             // It was aborted: this node may have written there since, for itself alone.
             return Ok(());
         }
-        if written {
+        if written && !doubted {
             self.set_in_sync(vol, range, h);
-        } else {
+        } else if !written {
             self.set_failed(vol, range);
         }
         Ok(())
+    }
+
+    /// The target has refused a write. If its disk has failed, what that still works on may come to
+    /// a good end, and the word of that arrive behind the refusal: a block of the resync without
+    /// what was to be written there next. It is marked by now, and stays so. The C driver forgets
+    /// the mark.
+    pub(crate) fn resync_doubted(&mut self, vol: VolIx) {
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.doubted = rs.pending;
+        }
     }
 }
