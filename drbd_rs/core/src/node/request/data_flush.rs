@@ -9,6 +9,10 @@
 //! has forgotten is at the peer, and nothing tells that it is missing here: so the data go first.
 //! The C driver does not flush them.
 //!
+//! A third one, the superblock of a node that is promoted, makes good what applications flushed at
+//! the peer: that waits for the peer's own disk only, and what this node had of it goes on here. So
+//! it is flushed before the promotion is answered.
+//!
 //! While all bits are set the log need not be kept, as the bitmap stands for all data. A resync
 //! takes that back, too, extent by extent, and what was written before is in no log that a flush
 //! would precede: with such a cache it is kept all the time.

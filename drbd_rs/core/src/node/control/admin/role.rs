@@ -45,6 +45,8 @@ pub(super) struct RoleChange {
     forced: bool,
     /// The peer hears of the generation that begins with this.
     tell: bool,
+    /// What the peer has written here so far is stable.
+    flushed: bool,
     tries: u32,
     change: StateChange,
     code: Ss,
@@ -96,6 +98,7 @@ impl<S: Store> Resource<S> {
             force,
             forced: false,
             tell: false,
+            flushed: false,
             tries: 0,
             change: StateChange::NONE.role(role),
             code: Ss::UnknownError,
@@ -216,8 +219,16 @@ impl<S: Store> Resource<S> {
         if !settled {
             return Move::Poll(Kind::Role(r));
         }
-        if r.role == Role::Secondary && self.lose_frozen_at_demotion(vol, h) {
+        let primary = r.role == Role::Primary;
+        if !primary && self.lose_frozen_at_demotion(vol, h) {
             return Move::Go(Kind::Role(r));
+        }
+        // No demotion is under way, which would flush as well, and none comes before this is over.
+        if primary && !r.flushed && self.flushes_data_first(vol) {
+            r.flushed = true;
+            let after = self.operation_goes_on();
+            self.flush_data(vol, after, h);
+            return Move::Io(Kind::Role(r));
         }
         // The disk may have become good while the peer was being asked, as by a resync from there:
         // then nothing was forced, and these data have a name. The C driver makes up another one,
@@ -227,7 +238,6 @@ impl<S: Store> Resource<S> {
             self.log(vol, Note::ForcedUpToDate, h);
         }
         let s = self.state(vol);
-        let primary = r.role == Role::Primary;
         if primary {
             if let Some(n) = self.conn_mut(PEER).and_then(|c| c.ctl.conf.as_mut()) {
                 n.discard_my_data = false;
