@@ -267,7 +267,7 @@ impl<S: Store> Resource<S> {
         }
         // Looks at every request: only where the answer counts.
         let lacks = self.vol(vol).is_some_and(|v| v.ctl.peer_lacks);
-        let refused = lacks && new.state.both_good() && self.has_refused(vol);
+        let refused = lacks && new.state.both_good() && self.has_refused(vol, false);
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.demoting |= meta_flags::log_counts(old) && !meta_flags::log_counts(new.state);
             if !old.role.is_primary() && new.state.role.is_primary() {

@@ -59,6 +59,7 @@ impl Walk {
 impl<S: Store> Resource<S> {
     /// Goes on with frozen requests. Suspension is one for the whole resource, and so is its end.
     pub(crate) fn thaw_all(&mut self, what: Thaw, h: &mut impl Host) {
+        self.forget_refused();
         self.io.thaw.what = Some(what);
         self.io.thaw.number = self.io.thaw.number.wrapping_add(1);
         self.thaw_pump(h);
@@ -181,9 +182,29 @@ impl<S: Store> Resource<S> {
             .any(|v| v.state.is_suspended());
         let resumed = core::mem::replace(&mut self.io.thaw.was_suspended, suspended) && !suspended;
         if resumed && self.io.thaw.what.is_none() {
+            self.forget_refused();
             let up = self.connected(PEER).is_some();
             self.io.thaw.what = Some(if up { Thaw::Resend } else { Thaw::FailPeerLeg });
             self.io.thaw.number = self.io.thaw.number.wrapping_add(1);
+        }
+    }
+
+    /// What the peer has refused is about to go out again, and nobody was told of it. If both
+    /// copies are good and nothing is marked, a resync has ended since, and the peer misses
+    /// nothing: the marks that such a write leaves until it is through are no reason to begin a
+    /// generation beside a peer that is in sync.
+    fn forget_refused(&mut self) {
+        for ix in 0..self.volume_slots() {
+            let vol = VolIx(ix);
+            let lacks = self.io_vol(vol).is_some_and(|v| v.ctl.peer_lacks);
+            let good = self.connected(PEER).is_some() && self.io_state(vol).both_good();
+            if !lacks || !good || self.has_refused(vol, true) {
+                continue;
+            }
+            if let Some(v) = self.io_vol_mut(vol) {
+                let marked = v.backing.as_ref().is_some_and(|b| b.bitmap.weight() != 0);
+                v.ctl.peer_lacks = marked;
+            }
         }
     }
 
@@ -208,10 +229,11 @@ impl<S: Store> Resource<S> {
             && !r.completed
             && (stale || frozen || outcome != Outcome::Over(Ok(())))
             && self.io_has_disk(r.vol);
-        // The peer has refused it, or did not get it as its copy was bad, and may have another disk
-        // by now.
+        // The peer has refused it, perhaps in an epoch that is still open, or did not get it as its
+        // copy was bad, and may have another disk by now, or a resync may have ended.
         let again = self.connected(PEER).is_some() && self.io_state(r.vol).replicates();
-        let lacks = again && !r.net.is_live() && !r.net.is_good() && !r.completed;
+        let missed = !r.net.is_live() && !r.net.is_good() || r.net.is_refused();
+        let lacks = again && missed && !r.completed;
         let idle = !matches!(r.local, Local::Pending | Local::Abandoned);
         let anew = anew || lacks && idle && r.is_write();
         match what {
@@ -287,11 +309,13 @@ impl<S: Store> Resource<S> {
         false
     }
 
-    /// Whether the peer has refused a write that is not over. Its block may not be marked so far.
-    pub(crate) fn has_refused(&self, vol: VolIx) -> bool {
+    /// Whether the peer has refused a write that is not over (`told`: and is done for its
+    /// application). Its block may not be marked so far.
+    pub(crate) fn has_refused(&self, vol: VolIx, told: bool) -> bool {
         let mut at = self.io.log.oldest();
         while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
-            if r.vol == vol && r.is_write() && r.net.is_refused() {
+            let refused = r.vol == vol && r.is_write() && r.net.is_refused();
+            if refused && (r.completed || !told) {
                 return true;
             }
             at = r.newer;
