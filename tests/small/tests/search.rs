@@ -211,3 +211,34 @@ fn the_last_disk_does_not_leave_outdated() {
     // It has asked before the Primary wanted to detach.
     goes(2, &numbers(&[33, 3, 23, 16, 22, 4, 1]));
 }
+
+/// A Primary leaves, and its last write ends before the generation that began with that is stable;
+/// its power fails, while the peer is promoted: nobody may have been told of that write.
+#[test]
+fn nobody_hears_of_a_write_before_its_generation_is_stable() {
+    goes(2, &numbers(&[8, 5, 22, 4, 14, 22, 4, 30, 5, 17, 21]));
+}
+
+/// A write that waits while the peer attaches gets there with the next connection.
+#[test]
+fn a_write_waits_for_the_next_connection() {
+    goes(
+        2,
+        &numbers(&[
+            16, 22, 4, 5, 15, 22, 22, 24, 5, 22, 22, 22, 5, 14, 24, 22, 8, 3, 3, 3, 6, 0, 3, 3, 3,
+            3, 3,
+        ]),
+    );
+}
+
+/// The source of a resync is lost before it hears of the end; the target goes on, and is right.
+#[test]
+fn a_source_that_does_not_hear_of_the_end_has_nothing_to_itself() {
+    goes(
+        2,
+        &numbers(&[
+            16, 22, 24, 8, 4, 22, 22, 24, 24, 24, 4, 22, 24, 4, 3, 5, 22, 15, 5, 22, 22, 22, 24,
+            24, 3, 3, 3, 3, 22, 22, 24, 3, 22, 24, 3, 5, 5, 5, 5, 23, 23, 4, 1,
+        ]),
+    );
+}

@@ -65,7 +65,9 @@ impl<S: Store> Resource<S> {
         if fresh && !v.io.generation {
             self.start_generation(vol, h);
         }
-        self.io_vol(vol).is_some_and(|v| v.io.generation)
+        // It may have begun when the peer was lost. Should this node lose its power before it is
+        // stored, the peer, once it is promoted, passes for the one that went on alone.
+        self.io_vol(vol).is_some_and(|v| v.io.generation) || self.md_begins(vol)
     }
 
     /// Begins a generation for what the peer has refused, also if the application knew before, and
