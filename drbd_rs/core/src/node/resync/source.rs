@@ -113,7 +113,14 @@ impl<S: Store> Resource<S> {
         }
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
         if kind != Kind::Prove {
-            rs.source.at = range.start.bit().0;
+            let bit = range.start.bit().0;
+            // The target begins anew with what has failed there (`rewind`), and so does the count
+            // of that: where each node counts for itself when it is done (before protocol 96), this
+            // one would be done with the first of those blocks.
+            if bit < rs.source.at && rs.slots.iter().all(|s| s.stage == Stage::Free) {
+                rs.marks.failed = 0;
+            }
+            rs.source.at = bit;
         }
         rs.claim(Stage::Waiting, kind, range, None)
             .map(Some)
