@@ -244,7 +244,10 @@ impl<S: Store> Resource<S> {
             }
             let usable = s.disk >= Disk::Inconsistent;
             let bitmap = self.disk(vol).filter(|_| usable).map(|d| d.uuids.bitmap);
-            let alone = s.conn < Conn::Connected || s.pdsk <= Disk::Failed;
+            // The target of a resync that has lost its source while it was promoted has nothing
+            // that could be a generation. The C driver begins one.
+            let good = s.disk > Disk::Inconsistent;
+            let alone = good && (s.conn < Conn::Connected || s.pdsk <= Disk::Failed);
             // Where the peer is taken for outdated by force, the change of state has begun a
             // generation already. A second one would forget what the peer has: the C driver then
             // takes the two copies for unrelated, and not for a split brain.
