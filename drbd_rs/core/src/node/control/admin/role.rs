@@ -156,7 +156,7 @@ impl<S: Store> Resource<S> {
                 }
             }
             (Step::Settling, _) => self.role_settled(r, h),
-            (Step::Storing, _) => self.role_stored(r, h),
+            (Step::Storing, event) => self.role_stored(r, event != Event::Io(false), h),
             (Step::Asked | Step::FencingForData | Step::Fencing | Step::Last, _) => {
                 Move::Done(ErrCode::Intr.number())
             }
@@ -284,11 +284,17 @@ impl<S: Store> Resource<S> {
         marked && disk.is_some() && v.state.disk == Disk::UpToDate
     }
 
-    fn role_stored(&mut self, r: RoleChange, h: &mut impl Host) -> Move {
+    fn role_stored(&mut self, r: RoleChange, ok: bool, h: &mut impl Host) -> Move {
         let vol = r.vol;
         let s = self.state(vol);
         if s.conn >= Conn::WFReportParams {
             if r.forced || r.tell {
+                if ok && self.md_begins(vol) {
+                    // A resync has got a name meanwhile, which would be told with it.
+                    let after = self.operation_goes_on();
+                    self.md_stable(vol, after, h);
+                    return Move::Io(Kind::Role(r));
+                }
                 self.send_uuids(vol, 0, h);
             }
             self.send_state(vol, s, h);
