@@ -42,19 +42,27 @@ fn exchanges_bitmaps(s: State) -> bool {
     matches!(s.conn, Conn::WFBitMapS | Conn::WFBitMapT)
 }
 
+/// Whether both nodes are about to exchange bitmaps, or do, of a size that each works out from what
+/// the other one was last told of the disks. What a backing device has become meanwhile is none of
+/// that. A disk that attaches has told its size, and while the peer decides on that, older words of
+/// it may come: those of a `resize`, which have nothing to do with the attach.
+pub(super) fn told_size_counts(s: State) -> bool {
+    s.disk == Disk::Negotiating || exchanges_bitmaps(s)
+}
+
 impl<S: Store> Resource<S> {
     /// Whether the owner has to measure the lower devices of a volume
     /// ([`Resource::disk_measured`]) before it hands in this packet: the peer's sizes are compared
     /// with what the own devices have by then. In the first exchange, and if a peer attaches its
     /// disk, that is what the peer was told before, and must not change any more: it works the same
     /// size out from that, and then bitmaps are exchanged, in which nothing must change either.
-    /// (The C driver measures.)
+    /// Nor must it while the own disk attaches. (The C driver measures.)
     pub fn wants_measures(&self, header: &Header, packet: &Packet) -> Option<VolIx> {
         let vol = self.vol_by_vnr(Vnr(header.volume.0))?;
         self.disk(vol).filter(|_| tells_sizes(packet))?;
         let s = self.state(vol);
         let settled = s.conn > Conn::WFReportParams && s.pdsk >= Disk::Inconsistent;
-        (settled && !exchanges_bitmaps(s)).then_some(vol)
+        (settled && !told_size_counts(s)).then_some(vol)
     }
 
     pub(super) fn recv_sizes(

@@ -35,6 +35,7 @@ use super::super::io::{Effect, Host, VolIx};
 use super::super::note::Note;
 use super::super::request::Pages;
 use super::super::{After, Resource, Store};
+use super::recv_sizes::told_size_counts;
 use super::{IoErrorKind, Next};
 
 /// A change of size under way.
@@ -457,7 +458,8 @@ impl<S: Store> Resource<S> {
         s.disk >= Disk::Inconsistent && s.pdsk >= Disk::Inconsistent
     }
 
-    /// The sizes of the lower devices as they are now. Returns the storage to be handed in by
+    /// The sizes of the lower devices as they are now; also before a `resize` that is then refused,
+    /// so that not each moment is one to take them over. Returns the storage to be handed in by
     /// [`Resource::give_bitmap`] should the bitmap need more than it has.
     pub fn disk_measured(
         &mut self,
@@ -465,7 +467,11 @@ impl<S: Store> Resource<S> {
         backing: Sectors,
         meta: Sectors,
     ) -> Option<crate::bitmap::Need> {
-        let b = self.vol_mut(vol)?.backing.as_mut()?;
+        let v = self.vol_mut(vol)?;
+        if told_size_counts(v.state) {
+            return None;
+        }
+        let b = v.backing.as_mut()?;
         b.disk.devices.backing = backing;
         b.disk.devices.meta = meta;
         let most = match b.disk.layout.kind {
