@@ -242,3 +242,14 @@ fn a_source_that_does_not_hear_of_the_end_has_nothing_to_itself() {
         ]),
     );
 }
+
+/// Both detach, the Primary first: its last write is on the peer's disk alone, in a generation that
+/// began with that. Connected again without disks, the Primary attaches its copy, which is bad, and
+/// the peer then its own, from which that is made good.
+#[test]
+fn a_good_disk_is_attached_beside_a_bad_one() {
+    let path = [
+        5, 22, 24, 4, 16, 35, 5, 8, 22, 24, 22, 24, 4, 4, 22, 22, 24, 24, 24, 4, 1,
+    ];
+    goes(2, &numbers(&path));
+}

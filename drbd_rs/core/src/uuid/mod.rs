@@ -52,6 +52,16 @@ pub struct UuidSet {
     pub history: [u64; 2],
 }
 
+impl UuidSet {
+    /// Whether these are the data that went by that name, or have come from them: as far as the
+    /// set tells, which forgets, but makes nothing up.
+    pub(crate) fn has_been(&self, uuid: u64) -> bool {
+        let [younger, older] = self.history;
+        let names = [JUST_CREATED, self.current, self.bitmap, younger, older];
+        uuid != 0 && names.iter().any(|n| name(*n) == name(uuid))
+    }
+}
+
 /// A UUID without the mark of the role.
 pub(crate) const fn name(uuid: u64) -> u64 {
     uuid & !1

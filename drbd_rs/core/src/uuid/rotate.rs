@@ -180,6 +180,16 @@ mod tests {
     }
 
     #[test]
+    fn a_set_knows_what_its_data_have_been() {
+        let s = set(0x101, 0x20, [0x30, 0x41]);
+        for name in [0x100, 0x101, 0x21, 0x30, 0x40, crate::uuid::JUST_CREATED] {
+            assert!(s.has_been(name), "{name:x}");
+        }
+        assert!(!s.has_been(0x50));
+        assert!(!set(0x100, 0, [0, 0]).has_been(0), "no name");
+    }
+
+    #[test]
     fn the_bitmap_uuid_goes_to_the_history_when_cleared() {
         let mut s = SET;
         assert_eq!(s.set_bitmap(0), None);

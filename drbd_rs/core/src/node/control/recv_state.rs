@@ -354,6 +354,7 @@ impl<S: Store> Resource<S> {
             self.connect_anew(h);
             return;
         }
+        self.peer_turned_good(vol, os, h);
         self.peer_detached(vol, os, h);
         if os.conn > Conn::WFReportParams
             && ns.conn > Conn::Connected

@@ -7,7 +7,7 @@
 
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-use crate::state::Role;
+use crate::state::{Role, State};
 use crate::uuid::UuidSet;
 use crate::wire::Uuids;
 
@@ -26,6 +26,10 @@ pub(crate) const fn set_of(p: &Uuids) -> UuidSet {
 }
 
 impl<S: Store> Resource<S> {
+    /// The peer tells its UUIDs. Without a disk, its data are those in use, and what is attached
+    /// here later beside a Primary has to go by that name. Not so if its copy is bad, and not known
+    /// to have come from what was in use here before: the disk of this node may be the one that it
+    /// has to be made good from. The C driver takes that name as well.
     pub(super) fn recv_uuids(&mut self, vol: VolIx, p: Uuids, h: &mut impl Host) {
         let apv = self.agreed(PEER).map_or(0, |a| a.apv);
         let Some(v) = self.vol_mut(vol) else { return };
@@ -48,13 +52,10 @@ impl<S: Store> Resource<S> {
             return;
         }
         if diskless {
-            if (primary || s.conn >= Conn::Connected) && v.ctl.ed_uuid != p.current {
-                v.ctl.ed_uuid = p.current;
-                let note = Note::UuidsNow {
-                    why: "receiver updated UUIDs to effective data",
-                    uuids: set_of(&p),
-                };
-                self.log(vol, note, h);
+            let bad =
+                v.ctl.ed_uuid != 0 && is_bad(s.pdsk, &p) && !set_of(&p).has_been(v.ctl.ed_uuid);
+            if (primary || s.conn >= Conn::Connected) && !bad {
+                self.take_for_data_in_use(vol, p, h);
             }
             return;
         }
@@ -69,6 +70,33 @@ impl<S: Store> Resource<S> {
             }
             self.log(vol, Note::SkipInitialSync, h);
             self.clear_all_and_write(vol, After::Control(Next::SyncSkipped { vol }), h);
+        }
+    }
+
+    /// There is no disk here: the peer's data are those in use.
+    fn take_for_data_in_use(&mut self, vol: VolIx, p: Uuids, h: &mut impl Host) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        if v.ctl.ed_uuid != p.current {
+            v.ctl.ed_uuid = p.current;
+            let note = Note::UuidsNow {
+                why: "receiver updated UUIDs to effective data",
+                uuids: set_of(&p),
+            };
+            self.log(vol, note, h);
+        }
+    }
+
+    /// The peer's copy was bad, and is good now, as by `primary --force`. Its name was not taken
+    /// when it was told. A Primary compares names when they are told, and takes no other one.
+    pub(super) fn peer_turned_good(&mut self, vol: VolIx, old: State, h: &mut impl Host) {
+        let Some(v) = self.vol(vol) else { return };
+        let s = v.state;
+        let turned = old.pdsk == Disk::Inconsistent && s.pdsk > Disk::Inconsistent;
+        let secondary = s.role != Role::Primary && s.conn >= Conn::Connected;
+        let told = v.peers.first().and_then(|p| p.ctl.uuids);
+        if let (true, true, true, Some(p)) = (turned, secondary, s.disk < Disk::Inconsistent, told)
+        {
+            self.take_for_data_in_use(vol, p, h);
         }
     }
 
@@ -231,6 +259,17 @@ pub(super) fn store_set(p: &mut Uuids, set: UuidSet) {
     p.bitmap = set.bitmap;
     p.history0 = history0;
     p.history1 = history1;
+}
+
+/// Whether the UUIDs are those of a copy that is known to be bad. A peer that attaches says so with
+/// them; later its state counts, as the C driver never takes that word back.
+const fn is_bad(pdsk: Disk, p: &Uuids) -> bool {
+    match pdsk {
+        Disk::Diskless | Disk::Attaching | Disk::Failed | Disk::Negotiating => {
+            p.flags & crate::uuid::flags::INCONSISTENT != 0
+        }
+        pdsk => matches!(pdsk, Disk::Inconsistent),
+    }
 }
 
 /// Whether two UUIDs name different data; bit 0 is no part of the name.

@@ -14,10 +14,11 @@ use crate::state::conn::State as Conn;
 use crate::state::disk::State as DiskState;
 use crate::state::{Fencing, Role, Ss};
 use crate::units::Sectors;
+use crate::uuid::UuidSet;
 
 use super::super::super::io::{Effect, Host, OpId, VolIx};
 use super::super::super::note::Note;
-use super::super::super::{Backing, Resource, Store, PEER};
+use super::super::super::{Backing, Resource, Store, Volume, PEER};
 use super::super::recv_uuids::differs;
 use super::super::size::{Determined, Plan};
 use super::super::{Flags, StateChange};
@@ -191,13 +192,11 @@ impl<S: Store> Resource<S> {
         let Some(b) = v.backing.as_ref() else {
             return self.attach_fails(a, ErrCode::NoDisk.number(), h);
         };
-        let (s, ed) = (v.state, v.ctl.ed_uuid);
-        let in_use = s.role == Role::Primary || s.peer == Role::Primary;
+        let s = v.state;
         let conf = b.disk.conf;
         let (la_size, sb) = (b.disk.la_size, b.disk.superblock());
-        let other = differs(ed, b.disk.uuids.current);
-        if s.pdsk != DiskState::UpToDate && ed != 0 && in_use && other {
-            self.log(vol, Note::OnlyWithUuid(ed), h);
+        if let Some(name) = v.lacks_data_in_use(&b.disk.uuids) {
+            self.log(vol, Note::OnlyWithUuid(name), h);
             return self.attach_fails(a, ErrCode::DataNotCurrent.number(), h);
         }
         let (now, _) = self.new_dev_size(vol, Sectors(conf.disk_size));
@@ -344,5 +343,28 @@ impl<S: Store> Resource<S> {
         let after = self.operation_goes_on();
         self.md_sync(vol, after, h);
         Move::Io(Kind::Attach(a.at(Step::Stored)))
+    }
+}
+
+impl<S: Store> Volume<S> {
+    /// The name of data that are in use, and that a disk with these UUIDs may lack: it could become
+    /// their source, and no good copy would say otherwise.
+    ///
+    /// Beside a Primary whose copy is bad a disk will do that has come from what this node knows to
+    /// have been in use, and from that copy. In a handshake the states of disks win over UUIDs: a
+    /// bad copy is made good from an older one, too, so that this is for the attach to see. The C
+    /// driver wants the name of the bad copy, and refuses the later one that it lacks.
+    fn lacks_data_in_use(&self, uuids: &UuidSet) -> Option<u64> {
+        let (s, ed) = (self.state, self.ctl.ed_uuid);
+        let in_use = s.role == Role::Primary || s.peer == Role::Primary;
+        if s.pdsk == DiskState::UpToDate || ed == 0 || !in_use {
+            return None;
+        }
+        if s.role == Role::Primary || s.pdsk != DiskState::Inconsistent {
+            return differs(ed, uuids.current).then_some(ed);
+        }
+        let bad = self.peers.first().and_then(|p| p.ctl.uuids);
+        let names = [ed, bad.map_or(ed, |u| u.current)];
+        names.into_iter().find(|name| !uuids.has_been(*name))
     }
 }
