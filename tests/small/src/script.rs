@@ -6,6 +6,7 @@ use crate::drbdmeta;
 use crate::ghost::{Ghost, Verdict};
 use crate::key::Key;
 use crate::world::{Event, World, VOL};
+use drbd_core::nl::ErrCode;
 use drbd_core::node::admin::Command;
 use drbd_core::node::{AppOp, PEER};
 use drbd_core::state::{conn, disk, Role, State};
@@ -336,6 +337,8 @@ impl Run {
         drbdmeta::apply_al(&mut node.disk, node.last_size).ok_or("no usable metadata")?;
         match self.world.order_attach(n) {
             Ok(op) => self.asked[n] = Some(op),
+            // The one before is still on its way out; it is tried again.
+            Err(code) if code == ErrCode::DiskConfigured.number() => {}
             Err(code) => return Err(format!("n{n}: attach is refused: {code}")),
         }
         Ok(())
