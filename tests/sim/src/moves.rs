@@ -51,7 +51,6 @@ pub const KINDS: &[&str] = &[
     "bitmap forgotten: first resync skipped",
     "first resync skipped",
     "bitmap cleared: source is done",
-    "bitmap cleared: source missed the end (rule 34)",
     "source begins, name made up",
     "source begins, name of the bitmap UUID",
     "source undoes a begin (rule 71)",
@@ -248,16 +247,10 @@ impl Facts<'_> {
             history: [o.bitmap, younger],
             ..o
         };
-        let missed = |p: &UuidSet| {
-            let [y, old] = p.history;
-            p.bitmap == 0 && same(p.current, o.current) && same(y, o.bitmap) && same(old, younger)
-        };
         let why = if self.book.wish == Wish::NewUuid {
             "bitmap cleared: new-current-uuid"
         } else if self.conn(sourcing) {
             "bitmap cleared: source is done"
-        } else if self.compares() && self.peer_had(missed) {
-            "bitmap cleared: source missed the end (rule 34)"
         } else {
             return None;
         };
