@@ -148,10 +148,12 @@ impl<S: Store> Resource<S> {
         let untold = s.both_good() && self.io_vol(r.vol).is_some_and(|v| v.ctl.end_untold);
         let own = s.disk == Disk::UpToDate && !refused && !untold && !self.is_elsewhere(r);
         if let Some(r) = self.io.requests.get_mut(id) {
-            let lasts = !r.is_write() || s.disk > Disk::Failed;
+            let lasts = !r.is_write() || s.disk > Disk::Inconsistent;
             let [here, there] = &mut r.counts;
             *here |= own;
-            // What is on a disk that has failed since is nowhere, if the peer does not have it.
+            // What is on a disk that has failed since is nowhere, if the peer does not have it: who
+            // comes back with an Inconsistent one (`on-io-error pass_on`) is the target of whatever
+            // the peer has. The C driver calls such a write done.
             *here &= lasts;
             *there |= s.pdsk == Disk::UpToDate;
         }

@@ -43,6 +43,22 @@ fn a_copy_that_is_given_up_is_not_enough() {
 }
 
 #[test]
+fn a_copy_that_errors_have_made_bad_is_not_enough() {
+    let mut n = Node::connected(Role::Primary);
+    half_done(&mut n);
+    // As `on-io-error pass_on` has it when another block can not be read.
+    n.state().disk = Disk::Inconsistent;
+    assert_eq!(completion(&lose_peer(&mut n)), Some(Err(IoError::Io)));
+    assert!(n.dirty(8));
+
+    let mut n = Node::connected(Role::Primary);
+    let (_, packet) = half_done(&mut n);
+    n.state().disk = Disk::Inconsistent;
+    let fx = n.recv(ack_for(&packet, Packet::WriteAck));
+    assert_eq!(completion(&fx), Some(Ok(())));
+}
+
+#[test]
 fn a_copy_that_is_given_up_does_not_matter_if_the_peer_has_it() {
     let mut n = Node::connected(Role::Primary);
     let (_, packet) = half_done(&mut n);
