@@ -215,7 +215,7 @@ pub fn effects(old: State, new: State, apv: u32) -> ChangeEffects {
     now_connection(&mut now, old, new);
     let mut later = LaterSet::NONE;
     later_data(&mut later, old, new, apv);
-    later_state_packets(&mut later, old, new, apv);
+    later_state_packets(&mut later, old, new);
     later_resync(&mut later, old, new);
     ChangeEffects { now, later }
 }
@@ -355,7 +355,7 @@ fn later_data(later: &mut LaterSet, old: State, new: State, apv: u32) {
     later.when(true, Later::SyncMeta);
 }
 
-fn later_state_packets(later: &mut LaterSet, old: State, new: State, apv: u32) {
+fn later_state_packets(later: &mut LaterSet, old: State, new: State) {
     let connected = new.conn >= Conn::Connected;
     later.when(
         connected && old.disk == Disk::Attaching && new.disk == Disk::Negotiating,
@@ -381,8 +381,10 @@ fn later_state_packets(later: &mut LaterSet, old: State, new: State, apv: u32) {
         old.disk < Disk::UpToDate && old.conn >= Conn::SyncSource && new.conn == Conn::Connected,
         Later::SendStateSyncDone,
     );
+    // A target that does not know of stop sectors counts blocks, and may expect more of them if the
+    // device has just grown. The C driver does not tell it, and it waits for ever.
     later.when(
-        old.conn == Conn::VerifyS && new.conn == Conn::Connected && knows_stop_sector(apv),
+        old.conn == Conn::VerifyS && new.conn == Conn::Connected,
         Later::SendStateVerifyDone,
     );
 }
