@@ -226,7 +226,13 @@ impl<S: Store> Resource<S> {
             return;
         };
         let s = self.io_state(r.vol);
-        let lost = s.is_suspended() && s.pdsk < Disk::Inconsistent;
+        let gone = s.pdsk < Disk::Inconsistent;
+        if gone && r.io.range.len.0 != 0 {
+            // The own disk may be done with it when the connection has long been lost, and with it
+            // what is known here of the peer's disk.
+            self.set_out_of_sync(r.vol, r.io.range, h);
+        }
+        let lost = s.is_suspended() && gone;
         if !r.net.is_refused() && !lost {
             if let Some(r) = self.io.requests.get_mut(id) {
                 r.release = true;
@@ -238,7 +244,6 @@ impl<S: Store> Resource<S> {
                 v.ctl.frozen_lost |= here;
             }
         } else if lost {
-            self.set_out_of_sync(r.vol, r.io.range, h);
             self.net_answer(id, Answer::Refused);
         }
     }
