@@ -389,6 +389,27 @@ fn later_state_packets(later: &mut LaterSet, old: State, new: State) {
     );
 }
 
+impl LaterSet {
+    /// Two changes are carried out as one, which ends in `new` and entails `self`: beside that the
+    /// peer is told what each of the two entailed, which begin and end of the whole may not show.
+    #[must_use]
+    pub(crate) fn and_told(mut self, two: [LaterSet; 2], new: State) -> LaterSet {
+        let linked = new.conn >= Conn::Connected;
+        let rests = new.conn == Conn::Connected;
+        for (effect, still) in [
+            (Later::SendStatePause, linked),
+            (Later::SendStateConnected, linked),
+            (Later::SendStateInconsistent, linked),
+            (Later::SendStateSyncDone, rests),
+            (Later::SendStateVerifyDone, rests),
+        ] {
+            let told = two.iter().any(|later| later.contains(effect));
+            self.when(still && told, effect);
+        }
+        self
+    }
+}
+
 fn later_resync(later: &mut LaterSet, old: State, new: State) {
     let enters = |conn| old.conn != conn && new.conn == conn;
     later.when(enters(Conn::WFBitMapS), Later::SendBitmap);

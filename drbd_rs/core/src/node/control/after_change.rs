@@ -112,9 +112,12 @@ impl Queue {
             return;
         }
         if let Some(last) = self.items.iter_mut().flatten().last() {
+            // As the target of a resync, of which only begin and end are left, the peer has to hear
+            // that it is done.
+            let whole = effects(last.old, new, apv).later;
             *last = Item {
                 old: last.old,
-                later: effects(last.old, new, apv).later,
+                later: whole.and_told([last.later, item.later], new),
                 warning: warning.or(last.warning),
                 parts: Parts::VOLUME,
                 ..item
@@ -707,5 +710,47 @@ impl<S: Store> Resource<S> {
             self.change_conn(peer, change, Flags::VERBOSE, h);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_resync_is_told_though_changes_are_joined() {
+        let at = |conn, disk| State {
+            conn,
+            disk,
+            pdsk: Disk::UpToDate,
+            ..State::INITIAL
+        };
+        let mut queue = Queue::EMPTY;
+        let mut push = |old, new| queue.push(old, new, None, Parts::VOLUME, 101);
+        for _ in 0..DEPTH {
+            let there = at(Conn::WFSyncUUID, Disk::Inconsistent);
+            push(at(Conn::WFBitMapT, Disk::Inconsistent), there);
+        }
+        let syncs = at(Conn::SyncTarget, Disk::Inconsistent);
+        let done = at(Conn::Connected, Disk::UpToDate);
+        push(at(Conn::WFSyncUUID, Disk::Inconsistent), syncs);
+        push(syncs, done);
+        push(done, at(Conn::Connected, Disk::UpToDate));
+        let last = queue.items.iter().flatten().last().unwrap();
+        assert_eq!(
+            (last.old.conn, last.new.conn),
+            (Conn::WFBitMapT, Conn::Connected)
+        );
+        assert!(last.later.contains(Later::SendStateSyncDone));
+        // Nobody is told of it when the connection is lost.
+        queue.push(
+            done,
+            at(Conn::NetworkFailure, Disk::UpToDate),
+            None,
+            Parts::VOLUME,
+            101,
+        );
+        let last = queue.items.iter().flatten().last().unwrap();
+        assert!(!last.later.contains(Later::SendStateSyncDone));
     }
 }
