@@ -317,6 +317,8 @@ pub enum Note {
         /// For so many seconds.
         secs: u64,
     },
+    /// The peer has not heard in time that the own disk is lost.
+    LossUnheard,
     /// Sending does not get on.
     SendExpired {
         /// How often it may still happen.
@@ -597,6 +599,7 @@ impl Note {
                 | Note::ConcurrentWrites { .. }
                 | Note::PingTimeout
                 | Note::WaitedInVain { .. }
+                | Note::LossUnheard
                 | Note::RequestTimeout { .. }
                 | Note::Violated { .. }
                 | Note::Incompatible(_)

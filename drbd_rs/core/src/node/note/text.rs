@@ -312,6 +312,10 @@ impl Note {
             Note::WaitedInVain { secs } => {
                 write!(f, "The peer did not go on for {secs} s.")
             }
+            Note::LossUnheard => f.write_str(
+                "The peer did not take notice of the loss of this disk in time; the connection is \
+                 closed, so that it marks what the disk may not have stored.",
+            ),
             Note::PingTimeout => f.write_str("PingAck did not arrive in time."),
             Note::SendExpired { ko } => write!(f, "sending made no progress, ko = {ko}"),
             Note::RequestTimeout { limit } => {

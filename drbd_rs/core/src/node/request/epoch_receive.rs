@@ -16,8 +16,8 @@ use super::token::Name;
 use super::unheard::Unheard;
 use super::UNIT;
 
-use super::super::io::{AppResult, Effect, Host, PeerIx, VolIx};
-use super::super::{Resource, Store, Violation, Volume, PEER};
+use super::super::io::{AppResult, Effect, Host, Lost, PeerIx, VolIx};
+use super::super::{Note, Resource, Store, Violation, Volume, PEER};
 use crate::state::disk::State as Disk;
 use crate::wire::{BarrierAck, BarrierNr};
 
@@ -279,15 +279,19 @@ impl<S: Store> Resource<S> {
                 return false;
             };
             let rx = &mut e.received;
-            // Asked in any case: a deadline that has passed wakes the machine no more.
-            let overtakes = rx.overtakes(now);
-            let oldest = rx.oldest();
-            let (Some(nr), 0, false) = (oldest.nr, oldest.active, overtakes) else {
-                return false;
-            };
             if h.room() < UNIT {
                 return true;
             }
+            // Asked in any case: a deadline that has passed wakes the machine no more.
+            if rx.waited_in_vain(now) {
+                self.log_peer(Note::LossUnheard, h);
+                self.lost(peer, Lost::Timeout, h);
+                return false;
+            }
+            let oldest = rx.oldest();
+            let (Some(nr), 0, false) = (oldest.nr, oldest.active, rx.overtakes()) else {
+                return false;
+            };
             if oldest.size == 0 {
                 // All its writes were refused: the peer does not wait for it.
                 rx.pop();
@@ -313,7 +317,7 @@ impl<S: Store> Resource<S> {
             e.received.pop();
             if failed && self.io.ordering == Ordering::Flush {
                 self.io.ordering = Ordering::Drain;
-                let note = super::super::Note::WriteOrdering(Ordering::Drain.name());
+                let note = Note::WriteOrdering(Ordering::Drain.name());
                 h.emit(Effect::Log { vol: None, note });
             }
             let ack = BarrierAck {

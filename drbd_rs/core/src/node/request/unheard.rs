@@ -10,8 +10,9 @@
 //! it has answered. The C driver acknowledges them at once.
 //!
 //! The peer's receiver may wait for what such an epoch holds, as for an extent of its activity log
-//! behind a request of a resync, and not come to the question. So there is an end to this: as long
-//! as a peer may take to answer anything (`timeout`).
+//! behind a request of a resync, and not come to the question. So there is an end to this, as long
+//! as a peer may take to answer anything (`timeout`): then the connection is closed, which makes
+//! the peer mark all that was not acknowledged.
 
 use super::epoch_receive::Received;
 
@@ -30,9 +31,17 @@ pub(super) struct Unheard {
 
 impl Received {
     /// Whether the end of an epoch would overtake news of a lost disk.
-    pub(super) fn overtakes(&mut self, now: Instant) -> bool {
-        self.unheard = self.unheard.filter(|u| now < u.until);
+    pub(super) fn overtakes(&self) -> bool {
         self.unheard.is_some()
+    }
+
+    /// Whether that news has been waited for long enough, and in vain: the peer has writes here.
+    pub(super) fn waited_in_vain(&mut self, now: Instant) -> bool {
+        let over = self.unheard.is_some_and(|u| now >= u.until);
+        if over {
+            self.unheard = None;
+        }
+        over && self.has_writes()
     }
 }
 
