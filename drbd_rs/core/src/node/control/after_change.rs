@@ -434,7 +434,8 @@ impl<S: Store> Resource<S> {
             .vol_mut(vol)
             .is_some_and(|v| core::mem::take(&mut v.ctl.resync_after_neg));
         if grown && item.new.conn == Conn::Connected {
-            self.resync_after_grow(vol, item.new.peer, h);
+            let own = self.vol(vol).map_or(item.new.role, |v| v.ctl.told_role);
+            self.resync_after_grow(vol, [own, item.new.peer], h);
         }
         Done::Yes
     }

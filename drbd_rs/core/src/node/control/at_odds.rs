@@ -6,7 +6,8 @@
 //! device grew while a disk was attached here, that a `resize` is waiting for an answer. If the
 //! other one concludes something else, one of them waits for ever: for the name of a resync that
 //! nobody begins, or with a name for which nobody waits. What gives that away is looked at here.
-//! The nodes connect anew then: a handshake decides, by what both know. C nodes stay so.
+//! The nodes connect anew then: a handshake decides, by what both know. C nodes stay so. The same
+//! goes for a disk that is measured while nodes connect, which makes their sizes two.
 //!
 //! Invariant: it is looked at only while nothing is under way here that may still lead to the
 //! resync which the peer knows of.
@@ -70,6 +71,12 @@ impl<S: Store> Resource<S> {
             return false;
         };
         let s = v.state;
+        // The peer works the size of the device out from what it was told, and bitmaps follow. The
+        // C driver goes on by what it knows now.
+        let outgrown = core::mem::take(&mut v.ctl.outgrown);
+        if outgrown && s.conn == Conn::WFReportParams {
+            return true;
+        }
         let idle = s.conn == Conn::Connected;
         // Another target: it does not wait for what this node is about to do.
         let target = s.conn == Conn::WFSyncUUID;

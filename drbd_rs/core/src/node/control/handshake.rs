@@ -148,6 +148,9 @@ impl<S: Store> Resource<S> {
             dds_flags,
             limits: Some(limits),
         };
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.sized_role = v.ctl.told_role;
+        }
         self.send_of_volume(vol, Packet::Sizes(p), h);
     }
 

@@ -338,6 +338,10 @@ pub(crate) struct VolumeControl {
     pub(crate) role_asked: bool,
     /// The role that the peer was told.
     pub(crate) told_role: Role,
+    /// The same when it was told the size of this node's device.
+    pub(crate) sized_role: Role,
+    /// The disk was measured anew after a peer that connects was told its size.
+    pub(crate) outgrown: bool,
     /// The state of the disk that the peer was told.
     pub(crate) told_disk: crate::state::disk::State,
     /// SIZES that came during a change of size.
@@ -354,8 +358,8 @@ crate::key::key! {
         promoted_disk, own_lacks, consider_resync, resync_after_neg, degraded_wfc, al_suspended,
         max_bio, was_io_error, was_read_error, bad_source, end_untold, force_detach, demoting,
         peer_detaches, tells_again, failure_sent, failure_told, last_words, deleted, dropped,
-        drop_due, resize, resize_pending, grew, sizes_rest, sizes_due, told_role, told_disk,
-        role_asked, sizes_parked, after
+        drop_due, resize, resize_pending, grew, sizes_rest, sizes_due, told_role, sized_role,
+        outgrown, told_disk, role_asked, sizes_parked, after
     }
     names {}
     not { ed_uuid, told_bits, attached_at, resize_turn, wait }
@@ -477,6 +481,8 @@ impl VolumeControl {
             sizes_due: false,
             role_asked: false,
             told_role: Role::Secondary,
+            sized_role: Role::Secondary,
+            outgrown: false,
             told_disk: crate::state::disk::State::Diskless,
             sizes_parked: None,
             wait: waits::Wait::NONE,

@@ -314,7 +314,8 @@ impl<S: Store> Resource<S> {
             } else if rest.dds_flags & dds_flag::NO_RESYNC != 0 {
                 self.log(vol, Note::GrowWithoutResync, h);
             } else {
-                self.resync_after_grow(vol, rest.peer, h);
+                let own = self.vol(vol).map_or(Role::Secondary, |v| v.ctl.sized_role);
+                self.resync_after_grow(vol, [own, rest.peer], h);
             }
         }
     }
@@ -324,9 +325,10 @@ impl<S: Store> Resource<S> {
     /// lacks blocks that only the bitmap of the good one knows. Then a handshake decides, and
     /// bitmaps are exchanged. The C driver does not ask.
     ///
-    /// The roles are those that the nodes had told each other when they told their sizes (`peer`:
-    /// that of the other one), or both may take themselves for the target, and wait for ever.
-    pub(super) fn resync_after_grow(&mut self, vol: VolIx, peer: Role, h: &mut impl Host) {
+    /// The roles, of this node and of the other one, are those that they had told each other when
+    /// they told their sizes, or both may take themselves for the target, and wait for ever, or for
+    /// the source.
+    pub(super) fn resync_after_grow(&mut self, vol: VolIx, roles: [Role; 2], h: &mut impl Host) {
         let s = self.state(vol);
         let good = [s.disk, s.pdsk].map(|d| d == Disk::UpToDate);
         if good != [true; 2] {
@@ -336,11 +338,10 @@ impl<S: Store> Resource<S> {
             return;
         }
         let arbiter = self.agreed(PEER).is_some_and(|a| a.arbiter);
-        let own = self.vol(vol).map_or(s.role, |v| v.ctl.told_role);
-        let source = match (own == Role::Primary, peer == Role::Primary) {
-            (true, false) => true,
-            (false, true) => false,
-            (true, true) | (false, false) => arbiter,
+        let source = match roles.map(|role| role == Role::Primary) {
+            [true, false] => true,
+            [false, true] => false,
+            [true, true] | [false, false] => arbiter,
         };
         if source {
             self.start_resync(vol, Side::Source, h);

@@ -471,7 +471,9 @@ impl<S: Store> Resource<S> {
         if told_size_counts(v.state) {
             return None;
         }
+        let connects = v.state.conn == crate::state::conn::State::WFReportParams;
         let b = v.backing.as_mut()?;
+        v.ctl.outgrown |= connects && b.disk.devices.backing != backing;
         b.disk.devices.backing = backing;
         b.disk.devices.meta = meta;
         let most = match b.disk.layout.kind {
