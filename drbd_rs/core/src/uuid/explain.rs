@@ -99,7 +99,7 @@ const fn why(rule: Rule, verdict: Verdict) -> &'static str {
         (30, _) => "The peer's disk was only just prepared, this one holds data.",
         (34, _) => {
             "Both disks name the same data; this node was the source of a resync whose end it \
-             did not hear of, and has caught up on that now."
+             did not hear of, and catches up on that as the next one begins."
         }
         (35, _) => {
             "Both disks name the same data; the peer was the source of a resync whose end it \
