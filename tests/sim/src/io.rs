@@ -327,6 +327,8 @@ impl World {
             link,
             good,
             answered: false,
+            block: None,
+            taken: false,
             sent: false,
             epoch: None,
             refused: false,
@@ -356,6 +358,7 @@ impl World {
             self.note_done(node, &done);
         }
         self.check_generation(node, &done, result);
+        self.check_copy(node, &done, result);
         self.judge(node, &done, result);
         if let Some(list) = self.completed.as_mut() {
             list.push((node, app, result));

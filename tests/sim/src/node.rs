@@ -12,8 +12,8 @@ use drbd_core::node::{
 use drbd_core::resync_after::Posted;
 use drbd_core::state::State;
 use drbd_core::time::Instant;
-use drbd_core::units::{Minor, SectorRange, Sectors};
-use drbd_core::wire::Name64;
+use drbd_core::units::{Minor, Sector, SectorRange, Sectors};
+use drbd_core::wire::{BlockId, Name64};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Storage of the machine on the host.
@@ -100,6 +100,10 @@ pub struct App {
     pub good: bool,
     /// The peer has acknowledged it.
     pub answered: bool,
+    /// The peer has said that its disk has it, be that as the target of a resync.
+    pub taken: bool,
+    /// The name by which the peer has its data.
+    pub block: Option<BlockId>,
     /// It was given to the sender.
     pub sent: bool,
     /// The epoch that it was sent in, if that is closed.

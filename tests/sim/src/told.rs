@@ -96,13 +96,14 @@ impl World {
         let apps = &mut self.nodes[node].apps;
         match (packet, payload) {
             (
-                Packet::Data(_),
+                Packet::Data(p),
                 Payload::App {
                     app: AppId(app), ..
                 },
             ) => {
                 if let Some(app) = apps.get_mut(u64::from(*app)) {
                     (app.sent, app.epoch, app.refused) = (true, None, false);
+                    app.block = Some(p.block_id);
                 }
             }
             (Packet::Trim(p) | Packet::Zeroes(p), _) => {
@@ -128,8 +129,8 @@ impl World {
         }
     }
 
-    /// The peer says what became of a write; of several of one range the first is sent first. With
-    /// protocol A all that it says is that an epoch is on its disk.
+    /// The peer says what became of a write. With protocol A all that it says is that an epoch is
+    /// on its disk.
     pub(crate) fn hears_of_write(&mut self, node: usize, packet: &Packet) {
         if matches!(packet, Packet::NegAck(p) if p.block_id != BlockId::SYNCER) {
             self.refused(node);
@@ -151,11 +152,17 @@ impl World {
             _ => return,
         };
         let range = SectorRange::new(p.sector, p.blksize);
-        let of_it = |a: &App| a.io.op != AppOp::Read && a.io.range == range;
-        let apps = self.nodes[node].apps.iter();
-        let key = apps.filter(|(_, a)| of_it(a)).map(|(key, _)| key).min();
+        // Zeroes are sent without their application: the first of that range.
+        let of_it = |a: &App| match a.block {
+            Some(block) => block == p.block_id,
+            None => a.io.op != AppOp::Write && writes(a.io.op) && a.io.range == range,
+        };
+        let apps = self.nodes[node].apps.iter().filter(|(_, a)| of_it(a));
+        let key = apps.map(|(key, a)| (a.block.is_none(), key)).min();
+        let key = key.map(|(_, key)| key);
         if let Some(app) = key.and_then(|key| self.nodes[node].apps.get_mut(key)) {
             app.answered |= answered;
+            app.taken |= !refused;
             app.refused = refused;
         }
     }
@@ -175,6 +182,17 @@ impl World {
         if alone && writes(done.io.op) && good && result.is_ok() && same {
             let why = format!("n{node} {:?}, {}", done.io.range, self.describe());
             self.violated("what the peer misses is a new generation", &why);
+        }
+    }
+
+    /// An application hears that its write is done: there has to be a good copy that has it.
+    pub(crate) fn check_copy(&mut self, node: usize, done: &App, result: AppResult) {
+        let bad = |s: State| s.disk <= Disk::Inconsistent;
+        let told = self.knobs.protocol == 1 || done.answered || done.taken;
+        let bad = bad(self.nodes[node].state) && self.real_state(node).is_some_and(bad);
+        if done.io.op == AppOp::Write && result.is_ok() && bad && !told {
+            let why = format!("n{node} {:?}, {}", done.io.range, self.describe());
+            self.violated("a write that is done is on a good copy", &why);
         }
     }
 

@@ -456,6 +456,13 @@ impl World {
     fn check_read(&mut self, node: usize, done: &App, old: &BTreeSet<(u32, u64)>) {
         let peer = self.peer_of(node);
         let local = done.good && self.nodes[node].state.disk == Disk::UpToDate;
+        let (own, other) = (self.nodes[node].state, self.nodes[peer].state);
+        // A Primary whose resync from another Primary was cut off reads what that one had then; it
+        // has gone on since, for itself.
+        let behind = own.disk == Disk::Inconsistent && own.conn < Conn::Connected;
+        if behind && other.role.is_primary() {
+            return;
+        }
         for (sector, value) in (done.io.range.start.0 as u32..).zip(&done.pages) {
             let fine = self.truth.debts[node].may(sector, *value)
                 || old.contains(&(sector, *value))
