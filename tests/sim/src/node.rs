@@ -136,7 +136,7 @@ pub struct Queued {
 #[derive(Clone, Debug)]
 pub struct InFlight {
     /// Where.
-    pub start: drbd_core::units::Sector,
+    pub start: Sector,
     /// Data, for the data area.
     pub tags: Vec<u64>,
     /// Bytes, for the metadata area.
@@ -177,6 +177,8 @@ pub struct Trouble {
     pub stalled_until: Instant,
     /// One I/O in so many takes seconds; 0: none.
     pub slow: u64,
+    /// The next write of data lands there.
+    pub misdirected: Option<Sector>,
     /// The receiver takes nothing off its sockets before this moment.
     pub deaf_until: Instant,
     /// How helpers behave, see [`crate::jobs::helper`].
@@ -361,7 +363,8 @@ impl Node {
     pub fn land(&mut self, w: InFlight, durable: bool) {
         let fua = w.fua && durable;
         if w.bytes.is_empty() {
-            self.disk.write(w.start, &w.tags, fua);
+            let start = self.trouble.misdirected.take().unwrap_or(w.start);
+            self.disk.write(start, &w.tags, fua);
         } else {
             self.disk.write_bytes(w.start, &w.bytes, fua);
         }

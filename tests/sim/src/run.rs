@@ -13,11 +13,11 @@ use crate::stats::Stats;
 use crate::world::{say, Event, Violation, World, VOL};
 use drbd_core::nl::conf::NetConf;
 use drbd_core::node::admin::Command;
-use drbd_core::node::PEER;
+use drbd_core::node::{AppOp, PEER};
 use drbd_core::state::conn::State as Conn;
 use drbd_core::state::disk::State as Disk;
 use drbd_core::time::{Duration, Instant};
-use drbd_core::units::{BmBit, Sector, Sectors};
+use drbd_core::units::{BmBit, Sector, SectorRange, Sectors};
 use std::cell::RefCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -27,6 +27,8 @@ const VERIFIES: u32 = 88;
 const ROTTEN: u64 = 1000;
 /// What no application has written.
 const ROT: u64 = u64::MAX;
+/// Sectors in a block of the bitmap.
+const BLOCK: u64 = 8;
 
 /// How long the cluster may need to find back, in simulated seconds.
 pub(crate) const PATIENCE: u64 = 1800;
@@ -493,6 +495,13 @@ impl World {
             self.rot(1 - primary, at, &[ROT]);
             expected.iter_mut().for_each(|bits| bits.push(at.bit().0));
         }
+        if self.rng.percent(50) {
+            let places = [first, end - 1].map(|at| Sector(at / BLOCK * BLOCK));
+            self.misdirect(primary, places);
+            expected
+                .iter_mut()
+                .for_each(|bits| bits.extend(places.map(|at| at.bit().0)));
+        }
         // A connection that dies a late death may take some orders.
         for _ in 0..10 {
             let order = self.verify_order(asks, Some(Sector(first)), Some(Sector(end)));
@@ -524,6 +533,24 @@ impl World {
                 self.violated("verify finds what differs, and nothing else", &why);
             }
         }
+    }
+
+    /// A write of the Primary to the first of two places lands at the second one at the peer.
+    fn misdirect(&mut self, primary: usize, [meant, found]: [Sector; 2]) {
+        let peer = 1 - primary;
+        say!(
+            self,
+            "n{peer} writes to sector {} instead of {}",
+            found.0,
+            meant.0
+        );
+        self.truth
+            .may_rot([meant, found].map(|at| SectorRange::new(at, 4096)));
+        self.nodes[peer].trouble.misdirected = Some(found);
+        self.submit(primary, AppOp::Write, meant.0, BLOCK);
+        self.run_for("a misdirected write", PATIENCE, |w| {
+            w.open_ios(primary) == 0 && w.nodes[peer].trouble.misdirected.is_none()
+        });
     }
 
     /// A connection that is dead, and of which nobody knows so far, is no end.

@@ -324,6 +324,12 @@ impl Truth {
         }
     }
 
+    /// What these places hold is not what DRBD has written there.
+    pub(crate) fn may_rot<const N: usize>(&mut self, places: [SectorRange; N]) {
+        let sectors = |r: SectorRange| r.start.0 as u32..r.end().0 as u32;
+        self.rotten.extend(places.into_iter().flat_map(sectors));
+    }
+
     /// Nobody can say what this sector should hold.
     fn is_odd(&self, sector: u32) -> bool {
         self.zeroed.contains(&sector) || self.rotten.contains(&sector)
@@ -418,7 +424,7 @@ impl World {
         let both = [node, peer].map(|n| self.nodes[n].disk.read(write.range));
         let settled = |sector: u64| {
             let covers = |o: &Open| o.range.start.0 <= sector && sector < o.range.end().0;
-            !self.truth.open.iter().any(covers)
+            !self.truth.open.iter().any(covers) && !self.truth.rotten.contains(&(sector as u32))
         };
         let pairs = (write.range.start.0..).zip(both[0].iter().zip(&both[1]));
         // A discard that fails costs no disk: the block is marked, and undefined for applications.
@@ -446,7 +452,7 @@ impl World {
             let late = Truth::contested(open, write, sector as u32);
             let fine = (newer || write.is_rival(*value) || late)
                 && self.truth.debts[peer].may(sector as u32, *value);
-            if *value != tag && !fine && !self.truth.zeroed.contains(&(sector as u32)) {
+            if *value != tag && !fine && !self.truth.is_odd(sector as u32) {
                 let why = format!("n{node} sector {sector}: {tag:#x}, the peer has {value:#x}");
                 self.violated("protocol C: both disks have what is acknowledged", &why);
             }
@@ -643,8 +649,8 @@ impl World {
     /// Changes sectors behind the back of DRBD, as only a verify will notice.
     pub fn rot(&mut self, node: usize, at: Sector, values: &[u64]) {
         self.nodes[node].disk.write(at, values, true);
-        let first = at.0 as u32;
-        self.truth.rotten.extend(first..first + values.len() as u32);
+        let bytes = values.len() as u32 * 512;
+        self.truth.may_rot([SectorRange::new(at, bytes)]);
     }
 
     /// The disk of a node becomes larger.
