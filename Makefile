@@ -61,6 +61,7 @@ SEED ?= $(shell date +%s)000
 sim:
 	cargo test -q --release -p drbd-sim
 	$(SIM) seconds 50 $(SEED)
+	$(SIM) stacked 10 $(SEED)
 sim-soak:
 	$(SIM) seconds $$(( $(or $(HOURS),1) * 3600 )) $(SEED)
 sim-mutants:

@@ -357,7 +357,7 @@ impl World {
     }
 
     /// The largest request of the block device, bytes.
-    fn max_bio(&self, node: usize) -> u32 {
+    pub(crate) fn max_bio(&self, node: usize) -> u32 {
         let limits = self.nodes[node].res.as_ref().map(|r| r.queue_limits(VOL));
         limits.map_or(4096, |l| l.max_bio)
     }

@@ -17,6 +17,7 @@ const WORK: Event = Event::Work(30, 3_000_000, 1);
 impl World {
     /// Both nodes get up, in one way or another.
     pub(crate) fn begin(&mut self) {
+        self.begin_below();
         match self.knobs.begin {
             1 => self.begin_without_resync(),
             2 => self.begin_with_a_fresh_peer(),
@@ -57,6 +58,17 @@ impl World {
         self.run_for("a first connection", PATIENCE, |w| w.both(Conn::Connected));
         self.promote(0, true);
         self.schedule(0, Duration::millis(5), WORK);
+    }
+
+    /// The same without an application; ends when both disks are good.
+    pub(crate) fn begin_idle(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.want_up(node);
+        }
+        self.run_for("a first connection", PATIENCE, |w| w.both(Conn::Connected));
+        self.promote(0, true);
+        self.await_sync("a first resync");
+        self.agreed();
     }
 
     /// `new-current-uuid --clear-bitmap`: both disks are equal, so nothing is copied.

@@ -17,7 +17,7 @@ use drbd_core::units::{Sector, SectorRange, Sectors};
 impl World {
     /// Most I/O is quick. On a slow disk some takes up to eight seconds, longer than anything that
     /// the machine puts off; on one that is stalled all waits for the end of that.
-    fn latency(&mut self, node: usize) -> Duration {
+    pub(crate) fn latency(&mut self, node: usize) -> Duration {
         let t = &self.nodes[node].trouble;
         let (slow, until) = (t.slow, t.stalled_until);
         if slow != 0 && self.rng.below(slow) == 0 {
@@ -78,17 +78,13 @@ impl World {
                 &format!("n{node} {range:?}: none"),
             );
         }
-        let after = self.latency(node);
-        self.schedule(
-            node,
-            after,
-            Event::LocalDone {
-                io,
-                op,
-                range,
-                data,
-            },
-        );
+        let event = Event::LocalDone {
+            io,
+            op,
+            range,
+            data,
+        };
+        self.begin_io(node, event, flags);
     }
 
     pub(crate) fn local_done(
@@ -215,17 +211,13 @@ impl World {
                 self.violated("tokens are used once", &format!("n{node} {io:?}"));
             }
         }
-        let after = self.latency(node);
-        self.schedule(
-            node,
-            after,
-            Event::MetaDone {
-                io,
-                op,
-                sector,
-                bytes,
-            },
-        );
+        let event = Event::MetaDone {
+            io,
+            op,
+            sector,
+            bytes,
+        };
+        self.begin_io(node, event, flags);
     }
 
     pub(crate) fn meta_done(
@@ -393,7 +385,11 @@ impl World {
         let mut rng = self.rng.clone();
         let lost = self.nodes[node].power_fails(&mut rng);
         self.rng = rng;
-        self.node_died(node, was, &lost);
+        if self.is_stacked(node) {
+            self.site_dies(was);
+        } else {
+            self.node_died(node, was, &lost);
+        }
         self.check_marks();
     }
 

@@ -67,7 +67,7 @@ impl World {
         self.next_op += 1;
         self.nodes[node].job = Some(op);
         let leaves = matches!(&job, Job::Order(c) if matches!(**c, Command::Secondary { .. }));
-        if leaves && self.nodes[node].apps.is_empty() {
+        if leaves && self.nodes[node].apps.is_empty() && !self.nodes[node].held {
             self.hold_open(node, false);
         }
         match job {

@@ -144,6 +144,8 @@ knobs! {
     resync_after = 0;
     /// Disks may become larger; in the end the device takes up what there is.
     grows = 0;
+    /// Node 0 stands on a pair of its own, see `below.rs`.
+    stacked = 0;
     /// Minor of the volume on node 0; node 1 has the next one.
     minor = 0;
     /// How the pair begins, see `begin.rs`: 0 together, 1 without a first resync, 2 with a fresh

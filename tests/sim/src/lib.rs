@@ -13,6 +13,7 @@
 pub mod admin;
 pub mod algebra;
 mod begin;
+pub mod below;
 pub mod chaos;
 pub mod cover;
 pub mod dense;

@@ -246,6 +246,10 @@ pub struct Node {
     pub anew: bool,
     /// Applications have the device open.
     pub opened: bool,
+    /// Another resource stands on the device: who demotes the node does not close that.
+    pub held: bool,
+    /// Its disk is the device of the pair below, see [`crate::below`].
+    pub stacked: bool,
     /// The device is writable.
     pub writable: bool,
     /// Bits that the last resync began with.
@@ -295,6 +299,8 @@ impl Node {
             done: None,
             anew: false,
             opened: false,
+            held: false,
+            stacked: false,
             writable: false,
             resynced: 0,
             state: State::INITIAL,
@@ -349,6 +355,7 @@ impl Node {
         self.refused = false;
         self.done = None;
         self.opened = false;
+        self.held = false;
         self.writable = false;
         self.answers.clear();
         self.jobs.clear();
@@ -361,6 +368,10 @@ impl Node {
 
     /// A write reaches the disk.
     pub fn land(&mut self, w: InFlight, durable: bool) {
+        if self.stacked {
+            // The pair below has it, or not.
+            return;
+        }
         let fua = w.fua && durable;
         if w.bytes.is_empty() {
             let start = self.trouble.misdirected.take().unwrap_or(w.start);

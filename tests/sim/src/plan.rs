@@ -21,6 +21,8 @@ use crate::rng::Rng;
 const LATER: u64 = 0x6c61_7465_7200_0000;
 /// The same for [`Plan::draw_wide`].
 const WIDE: u64 = 0x7769_6465_0000_0000;
+/// The same for [`Plan::draw_stacked`].
+const STACKED: u64 = 0x7374_6163_6b00_0000;
 
 macro_rules! ops {
     ($( $(#[$about:meta])* $name:ident = $word:literal, $weight:literal; )+) => {
@@ -128,6 +130,8 @@ ops! {
     Close = "close", 0;
     /// `resource-options`: `on-no-data-accessible` is `a`.
     ResourceOptions = "resource-options", 0;
+    /// Something happens to the pair below; `a` chooses, `b` is a number for it.
+    Below = "below", 0;
 }
 
 /// One thing that is done.
@@ -190,6 +194,7 @@ fn arguments(op: Op, rng: &mut Rng) -> (u64, u64) {
         Op::WorkBoth => (rng.between(5, 80), rng.below(2)),
         Op::Give => (u64::from(rng.percent(25)), u64::from(rng.percent(30))),
         Op::ResourceOptions => (rng.below(2), 0),
+        Op::Below => (rng.below(8), 1 + rng.below(9000)),
         Op::Grow => (8 * rng.between(100, 4000), u64::from(rng.percent(80))),
         _ => (0, 0),
     }
@@ -322,6 +327,26 @@ impl Plan {
                 self.insert(op, what, rng);
             }
         }
+    }
+
+    /// Draws a run of three nodes, stacked.
+    pub fn draw_stacked(seed: u64) -> Plan {
+        // No dense one.
+        let mut plan = Plan::draw(seed.wrapping_mul(8) | 1);
+        let rng = &mut Rng::new(seed ^ STACKED);
+        let k = &mut plan.knobs;
+        // Its metadata would move, and rot has to be there, too.
+        (k.stacked, k.grows, k.verify) = (1, 0, 0);
+        // Those that go by the order of the usual.
+        k.begin &= 1;
+        k.size &= !7;
+        let moved = [Op::Grow, Op::Resize, Op::Verify];
+        plan.actions.retain(|x| !moved.contains(&x.op));
+        for _ in 0..rng.between(2, 14) {
+            let what = arguments(Op::Below, rng);
+            plan.insert(Op::Below, what, rng);
+        }
+        plan
     }
 
     /// As text.

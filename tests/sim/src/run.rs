@@ -89,7 +89,7 @@ pub fn run(plan: &Plan, tracing: bool) -> Outcome {
         });
     w.stats.runs = 1;
     w.stats.time = w.now.0;
-    let trace = w.trace().map(str::to_string).collect();
+    let trace = w.whole_trace();
     Outcome {
         violation,
         stats: w.stats,
@@ -172,7 +172,12 @@ impl World {
     }
 
     pub(crate) fn want_up(&mut self, node: usize) {
-        if self.nodes[node].res.is_none() {
+        if self.nodes[node].res.is_some() {
+            return;
+        }
+        if self.is_stacked(node) {
+            self.want_site();
+        } else {
             self.power_on(node);
             self.want(node, Job::Attach);
             self.want(node, Job::Connect(false));
@@ -218,6 +223,7 @@ impl World {
                     self.hold_open(node, false);
                 }
             }
+            Op::Below => self.act_below(x),
             Op::Flip => self.net.flip |= self.nodes.iter().all(|n| n.digests),
             Op::Up => self.want_up(node),
             Op::Down => self.want_down(node),
@@ -373,8 +379,8 @@ impl World {
         }
     }
 
-    /// All faults stop; then everything has to be well in bounded time.
-    fn end_in_peace(&mut self) {
+    /// From here on nothing fails any more.
+    pub(crate) fn faults_stop(&mut self) {
         say!(self, "--- faults stop");
         self.net.lame = 0;
         for node in 0..self.nodes.len() {
@@ -384,6 +390,12 @@ impl World {
             self.hold_back(node, false);
             self.schedule(node, Duration(1), Event::Wake);
         }
+    }
+
+    /// All faults stop; then everything has to be well in bounded time.
+    pub(crate) fn end_in_peace(&mut self) {
+        self.faults_stop();
+        self.faults_stop_below();
         let began = self.now;
         let links = self.net.links;
         let mut calm = 0;
@@ -395,13 +407,15 @@ impl World {
                 self.open_ios(n) == 0 && node.jobs.is_empty() && node.writes.is_empty()
             });
             let frozen = self.nodes.iter().any(|n| n.state.is_suspended());
-            calm = if self.is_in_sync() && quiet && self.are_linked() && !frozen {
+            let well = quiet && !frozen && self.is_calm_below();
+            calm = if self.is_in_sync() && self.are_linked() && well {
                 calm + 1
             } else {
                 0
             };
             let seconds = self.now.since(began).as_secs();
             if calm == 0 {
+                self.care_below(seconds);
                 self.care(seconds);
             }
             if seconds > PATIENCE {
@@ -430,6 +444,7 @@ impl World {
                 self.verify_finds_all(reader);
             }
         }
+        self.end_below();
     }
 
     /// What a node has heard of its peer is true: by that it refuses to become Primary, or pauses.
@@ -584,7 +599,7 @@ impl World {
     }
 
     /// What a careful administrator does about what he sees.
-    fn care(&mut self, second: u64) {
+    pub(crate) fn care(&mut self, second: u64) {
         // "To resolve this both sides have to support ...": then they will.
         self.net.update |= std::mem::take(&mut self.too_old);
         for node in 0..self.nodes.len() {

@@ -5,6 +5,7 @@
 //! Effects of a step are carried out after it, as in the kernel; whatever takes time becomes an
 //! event. Invariant: the same seed and the same calls give the same run.
 
+use crate::below::{self, Below, STACKED};
 use crate::disk::Disk;
 use crate::drbdmeta;
 use crate::knobs::Knobs;
@@ -126,6 +127,10 @@ pub struct World {
     story: bool,
     /// Every effect goes into the trace.
     pub verbose: bool,
+    /// The pair that node 0 stands on, if there are three.
+    pub(crate) below: Option<Box<Below>>,
+    /// What lines of the trace begin with.
+    pub(crate) margin: &'static str,
     /// Completed I/O of applications: node, id, result; if somebody wants to know.
     pub completed: Option<Vec<(usize, AppId, AppResult)>>,
     /// Size of the device as last announced.
@@ -154,7 +159,8 @@ impl World {
     }
 
     /// Two fresh nodes in a world of this kind, switched off; without a trace.
-    pub fn with(seed: u64, knobs: Knobs) -> World {
+    pub fn with(seed: u64, mut knobs: Knobs) -> World {
+        let below = (knobs.stacked != 0).then(|| below::build(seed, &mut knobs));
         let mut rng = Rng::new(seed);
         let mut nodes = Vec::new();
         for n in 0..2u64 {
@@ -165,7 +171,13 @@ impl World {
             node.clock = knobs.clock(n as usize);
             nodes.push(node);
         }
+        if below.is_some() {
+            nodes[STACKED].stacked = true;
+            (nodes[STACKED].disk.volatile, nodes[STACKED].disk.apart) = (false, false);
+        }
         World {
+            below,
+            margin: "",
             truth: Truth::new(nodes.len(), knobs.size as usize),
             nodes,
             now: Instant(1_000_000_000),
@@ -207,12 +219,23 @@ impl World {
         }
         let at = self.now.0;
         let (s, us) = (at / 1_000_000_000, at / 1000 % 1_000_000);
-        self.trace.push_back(format!("{s:4}.{us:06} {line}"));
+        let margin = self.margin;
+        self.trace
+            .push_back(format!("{s:4}.{us:06} {margin}{line}"));
     }
 
     /// The trace so far.
     pub fn trace(&self) -> impl Iterator<Item = &str> {
         self.trace.iter().map(String::as_str)
+    }
+
+    /// The same, with that of the pair below.
+    pub(crate) fn whole_trace(&self) -> Vec<String> {
+        let below = self.below.iter().flat_map(|b| b.world.trace());
+        let mut lines: Vec<String> = self.trace().chain(below).map(str::to_string).collect();
+        // Stable, and the time comes first.
+        lines.sort_by(|a, b| a.get(..11).cmp(&b.get(..11)));
+        lines
     }
 
     /// How many lines of the trace contain `text`.
@@ -272,6 +295,20 @@ impl World {
 
     /// One event, if there is one before `end`.
     pub fn next_before(&mut self, end: Instant) -> bool {
+        match self.below {
+            Some(_) => self.next_of_both(end),
+            None => self.next_own(end),
+        }
+    }
+
+    /// When the next one is due.
+    pub(crate) fn next_at(&self) -> Option<Instant> {
+        let healing = self.healing.iter().map(|(at, _)| *at).min();
+        self.events.next_at().into_iter().chain(healing).min()
+    }
+
+    /// One event of these nodes.
+    pub(crate) fn next_own(&mut self, end: Instant) -> bool {
         let next = self.events.next_at();
         if let Some(ix) = self
             .healing
@@ -298,7 +335,7 @@ impl World {
         true
     }
 
-    fn happen(&mut self, node: usize, event: Event) {
+    pub(crate) fn happen(&mut self, node: usize, event: Event) {
         if let Event::Tick(nr) = event {
             if nr != self.nodes[node].tick_nr {
                 return;

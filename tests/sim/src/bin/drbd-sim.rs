@@ -8,6 +8,8 @@
 //! drbd-sim plan FILE [trace]  a saved plan
 //! drbd-sim vary N DIR [FROM]  variations of the saved plans in DIR for N seconds
 //! drbd-sim varied N DIR       one of them, as `seed`
+//! drbd-sim stacked N [FROM]   fresh seeds for N seconds, each with three nodes, stacked
+//! drbd-sim stack N            one of them, as `seed`
 //! drbd-sim hunt N [PLAN...]   for mutants: exit 1 and the oracle as soon as a seed fails in N s,
 //!                             or one of the saved plans after that
 //! drbd-sim mutants LIST       how many planted bugs there are
@@ -332,6 +334,8 @@ fn main() -> ExitCode {
     match (args.first().map(String::as_str), number(1)) {
         (Some("seconds"), Some(n)) => seconds(n, number(2).unwrap_or(0), &Plan::draw),
         (Some("seed"), Some(seed)) => one(&Plan::draw(seed), trace),
+        (Some("stacked"), Some(n)) => seconds(n, number(2).unwrap_or(0), &Plan::draw_stacked),
+        (Some("stack"), Some(seed)) => one(&Plan::draw_stacked(seed), trace),
         (Some(what @ ("vary" | "varied")), Some(n)) => {
             let dir = args.get(2).map_or("tests/sim/regressions", String::as_str);
             varied(what, n, dir, number(3).unwrap_or(0))
