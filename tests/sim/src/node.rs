@@ -177,8 +177,8 @@ pub struct Trouble {
     pub stalled_until: Instant,
     /// One I/O in so many takes seconds; 0: none.
     pub slow: u64,
-    /// The next write of data lands there.
-    pub misdirected: Option<Sector>,
+    /// A write that begins at the first place lands at the second one.
+    pub misdirected: Option<[Sector; 2]>,
     /// The receiver takes nothing off its sockets before this moment.
     pub deaf_until: Instant,
     /// How helpers behave, see [`crate::jobs::helper`].
@@ -374,7 +374,9 @@ impl Node {
         }
         let fua = w.fua && durable;
         if w.bytes.is_empty() {
-            let start = self.trouble.misdirected.take().unwrap_or(w.start);
+            let astray = |[meant, _]: &mut [Sector; 2]| *meant == w.start;
+            let astray = self.trouble.misdirected.take_if(astray);
+            let start = astray.map_or(w.start, |[_, found]| found);
             self.disk.write(start, &w.tags, fua);
         } else {
             self.disk.write_bytes(w.start, &w.bytes, fua);

@@ -561,7 +561,7 @@ impl World {
         );
         self.truth
             .may_rot([meant, found].map(|at| SectorRange::new(at, 4096)));
-        self.nodes[peer].trouble.misdirected = Some(found);
+        self.nodes[peer].trouble.misdirected = Some([meant, found]);
         self.submit(primary, AppOp::Write, meant.0, BLOCK);
         self.run_for("a misdirected write", PATIENCE, |w| {
             w.open_ios(primary) == 0 && w.nodes[peer].trouble.misdirected.is_none()

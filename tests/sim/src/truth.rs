@@ -391,7 +391,9 @@ impl World {
                 }
                 let linked = done.link != 0 && done.link == own.link() && done.link == other.link();
                 let both = own.state.conn >= Conn::Connected && other.state.conn >= Conn::Connected;
-                let told = own.state.pdsk == Disk::UpToDate && good(&other.state);
+                // A disk that fails tells of it a moment after it has refused a write.
+                let fails = self.real_state(peer).is_some_and(|s| !good(&s));
+                let told = own.state.pdsk == Disk::UpToDate && good(&other.state) && !fails;
                 if good(&own.state) && done.good && other.state.disk <= Disk::Failed {
                     // The other disk is gone, even if this node has not heard of that.
                     self.truth.alone[node] = true;
