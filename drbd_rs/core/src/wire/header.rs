@@ -79,6 +79,17 @@ pub const fn size(apv: u32) -> usize {
     }
 }
 
+/// Most data, in bytes and whole sectors, that a packet can have beside its fixed part (24 bytes of
+/// DATA, DATA_REPLY and RS_DATA_REPLY) on a connection of version `apv`. The C driver does not ask,
+/// and sends a length that is cut off.
+pub const fn most_data(apv: u32) -> u32 {
+    if apv >= 95 {
+        crate::limits::MAX_BIO_SIZE
+    } else {
+        (0xffff - 24) & !511
+    }
+}
+
 impl HeaderKind {
     /// The form for a packet of `length` bytes on a connection of version `apv`.
     pub const fn for_sending(apv: u32, length: u32) -> HeaderKind {

@@ -12,10 +12,10 @@ use super::super::io::{
     VolIx,
 };
 use super::super::{Resource, Store, Violation, PEER};
-use crate::limits::MAX_BIO_SIZE;
 use crate::state::disk::State as Disk;
 use crate::store::slab::Id;
 use crate::units::SectorRange;
+use crate::wire::header::most_data;
 use crate::wire::{BlockReq, Data, Packet};
 
 impl<S: Store> Resource<S> {
@@ -25,7 +25,8 @@ impl<S: Store> Resource<S> {
         p: BlockReq,
         h: &mut impl Host,
     ) -> Result<(), Violation> {
-        let fits = p.blksize != 0 && p.blksize <= MAX_BIO_SIZE;
+        let most = self.connected(PEER).map_or(0, |a| most_data(a.apv));
+        let fits = p.blksize != 0 && p.blksize <= most;
         if !fits || !self.is_on_device(vol, p.sector, p.blksize) {
             return Err(Violation::Range);
         }

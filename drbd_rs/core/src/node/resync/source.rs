@@ -11,10 +11,11 @@ use crate::resync_extents::{SourceBegin, SourceClaim};
 use crate::state::{conn, disk, Role};
 use crate::time::Instant;
 use crate::units::{SectorRange, Sectors, BITS_PER_RS_EXTENT};
+use crate::wire::header::most_data;
 use crate::wire::{BlockAck, BlockReq, Packet};
 
 use super::super::io::{AppResult, BufId, Effect, Host, VolIx};
-use super::super::{Resource, Store, Violation};
+use super::super::{Resource, Store, Violation, PEER};
 use super::examine::digest_of;
 use super::rate::STEP;
 use super::{checked_range, resyncs, Kind, Slot, Stage, UNIT};
@@ -95,7 +96,7 @@ impl<S: Store> Resource<S> {
         h: &mut impl Host,
     ) -> Result<Option<u16>, Violation> {
         let size = self.rs_vol(vol).map_or(Sectors(0), |v| v.size);
-        let most = crate::limits::MAX_BIO_SIZE;
+        let most = self.connected(PEER).map_or(0, |a| most_data(a.apv));
         let range = checked_range(req.sector, req.blksize, most, size);
         let range = range.ok_or(Violation::Range)?;
         let (first, last) = range.rs_extents();
