@@ -3,6 +3,7 @@
 //! Seeds and everything that the fuzzer ever found, again: without a fuzzer, on any toolchain.
 //!
 //! A file in `regressions/<target>/` made that target fail once. It is named after what it showed.
+//! One in `known/<target>/` still does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,18 @@ fn replay(kind: &str, at_least: usize) {
 #[test]
 fn what_was_found_stays_repaired() {
     replay("regressions", 0);
+}
+
+/// What is repaired moves to `regressions`.
+#[test]
+fn what_is_known_to_fail_still_does() {
+    for (name, target) in drbd_fuzz::TARGETS {
+        for path in inputs("known", name) {
+            let bytes = fs::read(&path).expect("an input");
+            let fails = std::panic::catch_unwind(|| target(&bytes)).is_err();
+            assert!(fails, "{} is repaired", path.display());
+        }
+    }
 }
 
 #[test]
