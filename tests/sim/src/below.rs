@@ -18,6 +18,7 @@ use crate::node::Node;
 use crate::rng::Rng;
 use crate::world::{Event, World};
 use drbd_core::node::{AppId, AppOp, IoFlags, LocalOp, MetaOp};
+use drbd_core::state::conn::State as Conn;
 use drbd_core::state::disk::State as DiskState;
 use drbd_core::state::State;
 use drbd_core::time::Instant;
@@ -121,8 +122,16 @@ pub(crate) fn build(seed: u64, knobs: &mut Knobs) -> Box<Below> {
 impl Below {
     /// The node whose disk says what the device holds, if there is one by now.
     fn holder(&self) -> Option<usize> {
-        let good = |n: &usize| self.world.nodes[*n].state.disk == DiskState::UpToDate;
-        [self.site, 1 - self.site].into_iter().find(good)
+        let good = |n: usize| self.world.nodes[n].state.disk == DiskState::UpToDate;
+        let site = self.world.nodes[self.site].state;
+        // A peer that is not connected may be behind, and not know.
+        let reached = site.conn >= Conn::Connected && site.pdsk == DiskState::UpToDate;
+        let other = 1 - self.site;
+        if good(self.site) {
+            Some(self.site)
+        } else {
+            (reached && good(other)).then_some(other)
+        }
     }
 
     /// Puts what the device holds into the mirror; the data sectors that this changes.
