@@ -71,10 +71,10 @@ impl<S: Store> Resource<S> {
             return false;
         };
         let s = v.state;
-        // The peer works the size of the device out from what it was told, and bitmaps follow. The
-        // C driver goes on by what it knows now.
+        // The peer works the size of the device out from what it was told, and bitmaps follow: the
+        // handshake may have got on since. The C driver goes on by what it knows now.
         let outgrown = core::mem::take(&mut v.ctl.outgrown);
-        if outgrown && s.conn == Conn::WFReportParams {
+        if outgrown && s.conn >= Conn::WFReportParams {
             return true;
         }
         let idle = s.conn == Conn::Connected;

@@ -473,7 +473,8 @@ impl<S: Store> Resource<S> {
         }
         let connects = v.state.conn == crate::state::conn::State::WFReportParams;
         let b = v.backing.as_mut()?;
-        v.ctl.outgrown |= connects && b.disk.devices.backing != backing;
+        let d = &b.disk.devices;
+        v.ctl.outgrown |= connects && (d.backing, d.meta) != (backing, meta);
         b.disk.devices.backing = backing;
         b.disk.devices.meta = meta;
         let most = match b.disk.layout.kind {

@@ -279,7 +279,7 @@ impl<S: Store> Resource<S> {
                 return false;
             };
             let rx = &mut e.received;
-            if h.room() < UNIT {
+            if rx.overtakes() && h.room() < UNIT {
                 return true;
             }
             // Asked in any case: a deadline that has passed wakes the machine no more.
@@ -292,6 +292,9 @@ impl<S: Store> Resource<S> {
             let (Some(nr), 0, false) = (oldest.nr, oldest.active, rx.overtakes()) else {
                 return false;
             };
+            if h.room() < UNIT {
+                return true;
+            }
             if oldest.size == 0 {
                 // All its writes were refused: the peer does not wait for it.
                 rx.pop();
