@@ -112,8 +112,8 @@ impl Queue {
             return;
         }
         if let Some(last) = self.items.iter_mut().flatten().last() {
-            // Begin and end of the whole may not show what the peer has to hear of, as that a resync
-            // which fell in between is done.
+            // Begin and end of the whole may not show what the peer has to hear of, as that a
+            // resync which fell in between is done.
             let whole = effects(last.old, new, apv).later;
             *last = Item {
                 old: last.old,
