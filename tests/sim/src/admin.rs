@@ -381,6 +381,11 @@ impl World {
         (0..2).all(|n| self.cstate(n) == "Connected" && self.disks(n) == ("UpToDate", "UpToDate"))
     }
 
+    /// Whether a node holds I/O back, until data are there or somebody says `resume-io`.
+    pub fn is_frozen(&self) -> bool {
+        self.nodes.iter().any(|n| n.state.is_suspended())
+    }
+
     /// Both devices hold the same.
     pub fn assert_equal_disks(&mut self) {
         let size = self.common_size();

@@ -406,8 +406,7 @@ impl World {
                 let node = &self.nodes[n];
                 self.open_ios(n) == 0 && node.jobs.is_empty() && node.writes.is_empty()
             });
-            let frozen = self.nodes.iter().any(|n| n.state.is_suspended());
-            let well = quiet && !frozen && self.is_calm_below();
+            let well = quiet && !self.is_frozen() && self.is_calm_below();
             calm = if self.is_in_sync() && self.are_linked() && well {
                 calm + 1
             } else {

@@ -205,7 +205,8 @@ impl World {
             self.crash(STACKED);
             return;
         }
-        if !below.world.is_in_sync() {
+        // I/O that was frozen for want of data stays so, in C as well, though all data are back.
+        if !below.world.is_in_sync() || below.world.is_frozen() {
             below.world.care(second);
         }
         below.raise();
@@ -224,12 +225,11 @@ impl World {
     /// Whether nothing is to be done about the pair below.
     pub(crate) fn is_calm_below(&self) -> bool {
         self.below.as_ref().is_none_or(|b| {
-            let frozen = b.world.nodes.iter().any(|n| n.state.is_suspended());
             b.world.is_in_sync()
                 && b.open.is_empty()
                 && b.tool.is_empty()
                 && b.waiting.is_empty()
-                && !frozen
+                && !b.world.is_frozen()
         })
     }
 
