@@ -49,6 +49,7 @@ pub const KINDS: &[&str] = &[
     "generation: new-current-uuid",
     "bitmap cleared: new-current-uuid",
     "bitmap forgotten: first resync skipped",
+    "bitmap forgotten: both were the source",
     "first resync skipped",
     "bitmap cleared: source is done",
     "source begins, name made up",
@@ -181,6 +182,7 @@ impl Facts<'_> {
             self.generation(o, n),
             self.cleared(o),
             self.forgotten(o),
+            self.given_up(o),
             self.skipped(o, n),
             self.undone(o),
             self.target(o, n),
@@ -262,6 +264,15 @@ impl Facts<'_> {
         let next = UuidSet { bitmap: 0, ..o };
         (fits && same(o.bitmap, JUST_CREATED))
             .then_some(("bitmap forgotten: first resync skipped", next))
+    }
+
+    /// Both have named a resync of the same data: one of the names goes.
+    fn given_up(&self, o: UuidSet) -> Option<Step> {
+        let named = |p: &UuidSet| same(p.current, o.current) && p.bitmap != 0;
+        let both = o.bitmap != 0 && self.peer.lately.back().is_some_and(|(_, p)| named(p));
+        let next = UuidSet { bitmap: 0, ..o };
+        (both && self.conn(|c| c == Conn::WFReportParams))
+            .then_some(("bitmap forgotten: both were the source", next))
     }
 
     fn skipped(&self, o: UuidSet, n: UuidSet) -> Option<Step> {

@@ -15,8 +15,11 @@
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
 
+use crate::state::Role;
+use crate::uuid::name;
+
 use super::super::io::{Host, VolIx};
-use super::super::{Resource, Store};
+use super::super::{Note, Resource, Store, PEER};
 
 /// Whether a name that a resync was given by the peer is used in this state, or in the next one.
 /// Nothing else comes from the peer before that.
@@ -92,6 +95,41 @@ impl<S: Store> Resource<S> {
         }
         let named = !may_use_name(s.conn) && disks && self.resync_has_name(vol);
         (awaits || named) && self.nothing_begins(vol)
+    }
+
+    /// Both nodes took themselves for the source of what a resize had added, as they may if two
+    /// cross: each has named a resync that never ran. By their UUIDs both copies are equal, by
+    /// their bitmaps they are not. The Secondary, or the node that does not resolve conflicts,
+    /// gives its name up, and connects anew: then it is the target (rule 37), unless it is Primary
+    /// or the protocol too old, which end the connection with a reason. True: it did. C nodes go on
+    /// with the bits, and one that is to give way does not.
+    pub(super) fn gives_up_name(
+        &mut self,
+        vol: VolIx,
+        was: Conn,
+        peer: Role,
+        h: &mut impl Host,
+    ) -> bool {
+        let arbiter = self.agreed(PEER).is_some_and(|a| a.arbiter);
+        let Some(v) = self.vol(vol) else { return false };
+        let gives_way = match (v.ctl.told_role, peer) {
+            (own, peer) if own == peer => !arbiter,
+            (own, _) => own == Role::Secondary,
+        };
+        let told = v.peers.first().and_then(|p| p.ctl.uuids);
+        let (Some(own), Some(told)) = (v.backing.as_ref(), told) else {
+            return false;
+        };
+        let u = &own.disk.uuids;
+        let named = u.bitmap != 0 && told.bitmap != 0 && name(u.current) == name(told.current);
+        let differ = own.bitmap.weight() != 0 || told.dirty_bits != 0;
+        if !(gives_way && was == Conn::WFReportParams && named && differ) {
+            return false;
+        }
+        self.log(vol, Note::NameGivenUp, h);
+        self.change_uuids(vol, "updated UUIDs", h, |set, _| set.forget_bitmap());
+        self.connect_anew(h);
+        true
     }
 
     /// Whether nothing is under way here from which a resync may follow.

@@ -153,6 +153,9 @@ impl<S: Store> Resource<S> {
             None => Decided::Conn(conn),
         };
         match outcome {
+            Decided::Conn(Conn::Connected) if self.gives_up_name(vol, os.conn, peer.role, h) => {
+                return
+            }
             Decided::Conn(c) => conn = c,
             Decided::Prepare(conn) => {
                 if let Some(p) = self.vol_mut(vol).and_then(|v| v.peers.first_mut()) {

@@ -310,6 +310,10 @@ impl<S: Store> Resource<S> {
             Ss::NotSupported
         } else if detaches && self.outdates_itself() {
             Ss::ConcurrentStChg
+        } else if change.peer.is_some() && self.vol(vol).is_some_and(|v| v.ctl.changes_size()) {
+            // Which node is the source of what is new goes by the roles of before; the peer, in
+            // its new role, might find another one. The C driver's receiver has no time for it.
+            Ss::ConcurrentStChg
         } else if self.is_no_time_to_verify(vol, change) {
             Ss::InTransientState
         } else {

@@ -465,6 +465,15 @@ pub enum Note {
     SkipInitialSync,
     /// No resync needed, yet bits are set.
     BitsWithoutResync(u64),
+    /// Both nodes have named a resync that never ran; this one becomes the target.
+    NameGivenUp,
+    /// A request that was held is longer than a packet to this peer can be.
+    TooLongForPeer {
+        /// Its length, bytes.
+        bytes: u32,
+        /// The most that fits, bytes.
+        most: u32,
+    },
     /// A resync starts.
     ResyncBegins {
         /// As SyncSource or SyncTarget.
@@ -627,6 +636,7 @@ impl Note {
                 | Note::ForcedSplitBrain
                 | Note::ForcedUpToDate
                 | Note::BitmapUuidInUse(_)
+                | Note::NameGivenUp
                 | Note::MdTooSmall { .. }
                 | Note::ImplicitShrink { .. }
                 | Note::TruncatingAtAttach { .. }

@@ -453,6 +453,15 @@ impl Note {
             Note::FullSyncAmbiguous => {
                 f.write_str("Doing a full sync, since UUIDs were ambiguous.")
             }
+            Note::TooLongForPeer { bytes, most } => write!(
+                f,
+                "A request of {bytes} bytes was held back for a peer that has come back with an \
+                 older protocol, which carries {most}; disconnecting. Connect again when it is done"
+            ),
+            Note::NameGivenUp => f.write_str(
+                "Both nodes were the source of what a resize had added, so nothing was copied; \
+                 connecting anew, as the target of the peer",
+            ),
             _ => return None,
         })
     }
