@@ -134,6 +134,9 @@ impl<S: Store> Resource<S> {
         let uuids = v.peers.first().and_then(|p| p.ctl.uuids);
         self.note_wait(vol, peer.conn);
         self.note_suspension(vol, peer);
+        if self.is_from_before_detach(vol, peer) {
+            return self.hear_besides(vol, peer, h);
+        }
         let mut real = self.real_disk(vol, peer, h);
         match self.end_of_sync(vol, os, peer, real, h) {
             Some(disk) => real = disk,
@@ -395,6 +398,16 @@ impl<S: Store> Resource<S> {
         });
         let missed = self.disk(vol).is_some_and(|d| d.uuids.bitmap != 0);
         stays && missed && os.pdsk == Disk::Inconsistent && ns.pdsk == Disk::UpToDate
+    }
+
+    /// Whether a peer that was allowed to detach has said this before it heard of that. It would
+    /// count as good again, without the writes that this node has kept to itself since; so it does
+    /// with the C driver. One that does not detach after all connects anew.
+    fn is_from_before_detach(&self, vol: VolIx, peer: State) -> bool {
+        self.vol(vol).is_some_and(|v| {
+            let agreed = v.state.conn >= Conn::Connected && v.ctl.peer_detaches;
+            agreed && v.state.pdsk == Disk::Failed && peer.disk >= Disk::Inconsistent
+        })
     }
 
     /// A peer that was allowed to detach says what became of it.
