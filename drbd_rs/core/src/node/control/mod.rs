@@ -329,6 +329,8 @@ pub(crate) struct VolumeControl {
     pub(crate) resize_pending: bool,
     /// The last change of size made the device larger.
     pub(crate) grew: bool,
+    /// The size before the device grew, until a resync begins.
+    pub(crate) grown_from: Option<Sectors>,
     /// What is left to do about a SIZES packet.
     pub(crate) sizes_rest: Option<recv_sizes::SizesRest>,
     /// The peer owes its sizes, and until it has told them the role stays what it is.
@@ -358,8 +360,8 @@ crate::key::key! {
         promoted_disk, own_lacks, consider_resync, resync_after_neg, degraded_wfc, al_suspended,
         max_bio, was_io_error, was_read_error, bad_source, end_untold, force_detach, demoting,
         peer_detaches, tells_again, failure_sent, failure_told, last_words, deleted, dropped,
-        drop_due, resize, resize_pending, grew, sizes_rest, sizes_due, told_role, sized_role,
-        outgrown, told_disk, role_asked, sizes_parked, after
+        drop_due, resize, resize_pending, grew, grown_from, sizes_rest, sizes_due, told_role,
+        sized_role, outgrown, told_disk, role_asked, sizes_parked, after
     }
     names {}
     not { ed_uuid, told_bits, attached_at, resize_turn, wait }
@@ -477,6 +479,7 @@ impl VolumeControl {
             resize_turn: 0,
             resize_pending: false,
             grew: false,
+            grown_from: None,
             sizes_rest: None,
             sizes_due: false,
             role_asked: false,

@@ -398,9 +398,14 @@ impl<S: Store> Resource<S> {
         b.disk.layout = r.layout;
         b.disk.la_size = r.size;
         b.disk.moving = true;
+        let before = b.bitmap.capacity();
         // The storage was measured when the size was determined, and never shrinks.
         let fits = b.bitmap.capacity() == r.size || b.bitmap.resize(r.size, r.set_new).is_ok();
         debug_assert!(fits);
+        if let Some(v) = self.vol_mut(vol) {
+            let first = v.ctl.grown_from.unwrap_or(before).min(before);
+            v.ctl.grown_from = (first < r.size).then_some(first);
+        }
         let why = match (sized, r.moved) {
             (true, true) => "size changed and md moved",
             (true, false) => "size changed",

@@ -109,10 +109,11 @@ impl<S: Store> Resource<S> {
     /// counts as good while it is the source, and must not go on as such beside that copy.
     pub(crate) fn nothing_left(&self, vol: VolIx) -> bool {
         let clear = self.rs_vol(vol).is_some_and(|v| {
-            let failed = v.peers.first().map_or(0, |p| p.resync.marks.failed);
+            let marks = v.peers.first().map(|p| p.resync.marks);
+            let stay = marks.map_or(0, |m| m.failed.saturating_add(m.apart));
             v.backing
                 .as_ref()
-                .is_some_and(|b| b.bitmap.weight() <= failed)
+                .is_some_and(|b| b.bitmap.weight() <= stay)
         });
         clear && !self.has_failed_write(vol)
     }
@@ -162,7 +163,10 @@ impl<S: Store> Resource<S> {
             }
             _ => resyncs(conn),
         };
-        let done = counts_itself && self.nothing_left(vol);
+        // The target clears some of the marks that it need not clear, too: while it has not said
+        // that it is done all of them count.
+        let apart = self.rs(vol).is_some_and(|rs| rs.marks.apart != 0);
+        let done = counts_itself && !apart && self.nothing_left(vol);
         let asks = self.asks_as_target(conn);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;

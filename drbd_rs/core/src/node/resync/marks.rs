@@ -49,6 +49,9 @@ pub(crate) struct Snapshot {
 pub(super) struct Marks {
     pub(super) total: u64,
     pub(super) failed: u64,
+    /// Bits at the source that the target knows nothing of, and that no resync of what a device
+    /// has grown by is about.
+    pub(super) apart: u64,
     pub(super) start: Instant,
     pub(super) paused: Duration,
     marks: [Mark; MARKS],
@@ -58,7 +61,7 @@ pub(super) struct Marks {
 }
 
 crate::key::key! {
-    Marks { total, failed }
+    Marks { total, failed, apart }
     names {}
     not { start, paused, marks, last, halted }
 }
@@ -68,6 +71,7 @@ impl Marks {
         Marks {
             total: 0,
             failed: 0,
+            apart: 0,
             start: Instant(0),
             paused: Duration(0),
             marks: [Mark {
@@ -93,6 +97,7 @@ impl Marks {
     pub(super) fn end(&mut self) {
         self.total = 0;
         self.failed = 0;
+        self.apart = 0;
         self.paused = Duration(0);
         self.halted = None;
     }

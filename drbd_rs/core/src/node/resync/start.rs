@@ -5,7 +5,9 @@
 //! The helper is asked first, then the state changes on this side; the other side learns by its
 //! STATE and, the target, by SYNC_UUID.
 
+use crate::bitmap::BitSpan;
 use crate::state::{conn, disk};
+use crate::units::{BmBit, Sectors};
 use crate::wire::RsUuid;
 
 use super::super::control::{Flags, StateChange};
@@ -166,6 +168,7 @@ impl<S: Store> Resource<S> {
         if state.conn < conn::State::Connected || state.disk < disk::State::Negotiating {
             return;
         }
+        let exchanged = state.conn != conn::State::Connected;
         let mut change = StateChange::NONE.conn(side.conn());
         change.aftr_isp = Some(!self.may_sync_now(vol));
         change = match side {
@@ -183,17 +186,19 @@ impl<S: Store> Resource<S> {
         self.cancel_extents(vol);
         let compares = side == Side::Target && self.compares_digests(vol, PEER);
         let flushes = self.disk_flushes(vol);
+        let apart = self.bits_apart(vol, side, exchanged);
         let Some((rs, disk)) = self.rs_disk_mut(vol) else {
             return;
         };
         let bits = disk.bitmap.weight();
         rs.marks.begin(now, bits);
+        rs.marks.apart = apart;
         rs.rate.reset(&conf, events);
         rs.lazy_at = now;
         rs.finish.forget();
         rs.verify.asked = false;
         rs.seen = side.conn();
-        rs.target.cursor = crate::units::BmBit(0);
+        rs.target.cursor = BmBit(0);
         rs.target.arm(now);
         if side == Side::Target {
             // What is left of a verify counts no more, see `verify.rs`.
@@ -219,6 +224,27 @@ impl<S: Store> Resource<S> {
         }
         self.reconsider_pauses(h);
         self.md_dirty(vol, h);
+    }
+
+    /// How many bits the source has that the target will not clear. A resync of what a device has
+    /// grown by begins without an exchange of bitmaps, and marks that a write has left behind, one
+    /// that covers a block in part, are on one side only. The C driver's source waits for them for
+    /// ever.
+    fn bits_apart(&mut self, vol: VolIx, side: Side, exchanged: bool) -> u64 {
+        let Some(v) = self.volumes.get_mut(usize::from(vol.0)) else {
+            return 0;
+        };
+        let Some(v) = v.as_mut() else { return 0 };
+        let grown_from = v.ctl.grown_from.take().map_or(0, Sectors::bits);
+        let (Some(b), Some(last)) = (v.backing.as_ref(), grown_from.checked_sub(1)) else {
+            return 0;
+        };
+        let new = b.bitmap.bits().saturating_sub(grown_from);
+        let old = BitSpan::new(BmBit(0), BmBit(last));
+        match old.filter(|_| side == Side::Source && !exchanged && b.bitmap.weight() > new) {
+            Some(old) => b.bitmap.count(old),
+            None => 0,
+        }
     }
 
     /// The name of the resync is on the disk: the peer may hear of it.
