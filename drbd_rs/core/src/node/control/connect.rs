@@ -299,7 +299,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// This node refuses the peer: no further attempt.
-    pub(super) fn refuse_peer(&mut self, peer: PeerIx, h: &mut impl Host) {
+    pub(crate) fn refuse_peer(&mut self, peer: PeerIx, h: &mut impl Host) {
         let change = StateChange::NONE.conn(Conn::Disconnecting);
         self.change_conn(peer, change, Flags::HARD, h);
     }

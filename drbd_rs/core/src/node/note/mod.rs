@@ -609,6 +609,7 @@ impl Note {
                 | Note::PingTimeout
                 | Note::WaitedInVain { .. }
                 | Note::LossUnheard
+                | Note::TooLongForPeer { .. }
                 | Note::RequestTimeout { .. }
                 | Note::Violated { .. }
                 | Note::Incompatible(_)

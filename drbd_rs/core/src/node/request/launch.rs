@@ -11,7 +11,7 @@ use super::token::{self, Name};
 use super::super::io::{
     AppOp, Data as LocalData, Effect, Host, IoError, LocalOp, Payload, Sock, VolIx,
 };
-use super::super::{Backing, Resource, Store, PEER};
+use super::super::{Backing, Note, Resource, Store, PEER};
 use crate::bitmap::BitSpan;
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
@@ -19,6 +19,7 @@ use crate::state::State;
 use crate::store::slab::Id;
 use crate::units::SectorRange;
 use crate::wire::data::dp;
+use crate::wire::header::most_data;
 use crate::wire::{feature, BlockDesc, BlockReq, Data, Packet, Trim};
 
 /// Whether the next read goes to the peer, with both copies good (option `read-balancing`).
@@ -429,6 +430,9 @@ impl<S: Store> Resource<S> {
         };
         let expect = self.expected(vol, agreed.apv);
         self.net_begins(id, expect);
+        if self.is_too_long(id, h) {
+            return;
+        }
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
@@ -482,9 +486,31 @@ impl<S: Store> Resource<S> {
         );
     }
 
+    /// Whether no packet can carry what this request writes, or reads: it was held while a peer
+    /// left that has come back with an older protocol. True: this node does without that peer. The
+    /// C driver sends a length that is cut off.
+    fn is_too_long(&mut self, id: Id, h: &mut impl Host) -> bool {
+        let most = self.connected(PEER).map_or(0, |a| most_data(a.apv));
+        let Some(r) = self.io.requests.get_mut(id) else {
+            return false;
+        };
+        let bytes = r.io.range.bytes();
+        if !matches!(r.io.op, AppOp::Write | AppOp::Read) || bytes <= most {
+            return false;
+        }
+        r.net.set_sent();
+        let vol = r.vol;
+        self.log(vol, Note::TooLongForPeer { bytes, most }, h);
+        self.refuse_peer(PEER, h);
+        true
+    }
+
     /// Asks the peer for the data.
     pub(super) fn queue_read(&mut self, id: Id, h: &mut impl Host) {
         self.net_begins(id, Expect::Written);
+        if self.is_too_long(id, h) {
+            return;
+        }
         let Some(r) = self.io.requests.get(id).copied() else {
             return;
         };
