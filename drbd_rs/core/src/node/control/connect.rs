@@ -196,11 +196,8 @@ impl<S: Store> Resource<S> {
             let disk = self.state(vol).disk;
             if lost && fresh && disk == Disk::Consistent {
                 // It came back meanwhile, and is not known to be the last one: no generation begins
-                // on it, but it is one that crashed while it was in use.
-                if let Some(v) = self.vol_mut(vol) {
-                    v.ctl.crashed_primary = true;
-                }
-                self.recompute_md_flags(vol, h);
+                // on it.
+                self.counts_as_crashed(vol, h);
             }
             if !lost || !fresh || disk < Disk::UpToDate {
                 continue;
@@ -216,6 +213,15 @@ impl<S: Store> Resource<S> {
             return true;
         }
         false
+    }
+
+    /// What was frozen is perhaps on this disk alone, and it begins no generation: it is one that
+    /// crashed while it was in use.
+    pub(super) fn counts_as_crashed(&mut self, vol: VolIx, h: &mut impl Host) {
+        if let Some(v) = self.vol_mut(vol) {
+            v.ctl.crashed_primary = true;
+        }
+        self.recompute_md_flags(vol, h);
     }
 
     /// Whether a generation that the peer would hear of is not stable: then the greeting waits. So

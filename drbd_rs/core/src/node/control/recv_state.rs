@@ -420,11 +420,17 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// A peer that was rebooted can not get the frozen requests again.
+    /// A peer that was rebooted can not get the frozen requests again. On a disk that was outdated
+    /// since this node was demoted no generation begins, as it does with the C driver: the disk
+    /// would pass for newer than what the peer has.
     fn refuse_thaw(&mut self, vol: VolIx, h: &mut impl Host) {
         self.log(vol, Note::CannotThaw, h);
         self.thaw_all(Thaw::FailPeerLeg, h);
-        self.uuid_new_current(vol, h);
+        if self.state(vol).disk == Disk::UpToDate {
+            self.uuid_new_current(vol, h);
+        } else {
+            self.counts_as_crashed(vol, h);
+        }
         if let Some(v) = self.vol_mut(vol) {
             v.ctl.new_current_uuid = false;
         }
