@@ -247,6 +247,8 @@ impl World {
             Op::Slow => self.nodes[node].trouble.slow = x.a,
             Op::Helpers => self.nodes[node].trouble.helpers = x.a as u32,
             Op::Wait => self.run(span),
+            // A stacked device does not.
+            Op::Grow if self.below.is_some() => {}
             Op::Grow => {
                 let both = (0..2).filter(|n| *n == node || x.b != 0);
                 both.for_each(|n| self.grow(n, x.a));
