@@ -265,6 +265,7 @@ impl<S: Store> Resource<S> {
             v.state.susp_nod = susp.no_data;
             v.state.susp_fen = susp.fencing;
         }
+        self.note_lost_disk(vol, old, new.state, h);
         // Looks at every request: only where the answer counts.
         let lacks = self.vol(vol).is_some_and(|v| v.ctl.peer_lacks);
         let refused = lacks && new.state.both_good() && self.has_refused(vol, false);

@@ -40,6 +40,7 @@ pub use disk::BackingLimits;
 pub(crate) use disk::{Disk, IoErrorKind};
 pub(crate) use helper::HelperCall;
 pub use open::OpenRefused;
+pub(crate) use recv_uuids::differs;
 pub(crate) use timers::Ping;
 
 use crate::nl::conf::{NetConf, ResourceOpts};

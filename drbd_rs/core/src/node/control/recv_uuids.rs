@@ -37,6 +37,8 @@ impl<S: Store> Resource<S> {
             peer.ctl.uuids = Some(p);
             peer.ctl.named = 0;
         }
+        self.note_generation(vol, p.current);
+        let Some(v) = self.vol_mut(vol) else { return };
         let s = v.state;
         let joining = s.conn < Conn::Connected || s.pdsk == Disk::Diskless;
         let diskless = s.disk < Disk::Inconsistent;
@@ -273,6 +275,6 @@ const fn is_bad(pdsk: Disk, p: &Uuids) -> bool {
 }
 
 /// Whether two UUIDs name different data; bit 0 is no part of the name.
-pub(super) const fn differs(a: u64, b: u64) -> bool {
+pub(crate) const fn differs(a: u64, b: u64) -> bool {
     (a ^ b) & !1 != 0
 }

@@ -82,7 +82,7 @@ impl<S: Store> Resource<S> {
         if h.room() < UNIT {
             return true;
         }
-        if self.parts_from_peer(vol, h) {
+        if self.parts_from_peer(vol, h) || self.awaits_peer(vol, h.now()) {
             return false;
         }
         let waited = self
@@ -95,7 +95,7 @@ impl<S: Store> Resource<S> {
             };
             at = r.newer;
             let open = r.stage == Stage::Active && !r.completed;
-            if r.vol != vol || !open || !r.is_here_alone() {
+            if r.vol != vol || !open || !(r.is_here_alone() || r.is_at_peer_alone()) {
                 continue;
             }
             if h.room() < UNIT {

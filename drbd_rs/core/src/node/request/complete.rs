@@ -6,6 +6,7 @@
 //! decided whether its blocks are the same on both sides, and only after that are its references
 //! to the activity log given back.
 
+use super::at_peer::Word;
 use super::request::{Answer, Expect, Local, Net, Outcome, Request, Stage};
 use super::stats::Moved;
 
@@ -32,10 +33,15 @@ impl<S: Store> Resource<S> {
             return;
         }
         if r.stage == Stage::Active && !r.completed {
-            let Outcome::Over(result) = r.outcome() else {
+            let Outcome::Over(mut result) = r.outcome() else {
                 self.seek_word(&r, h);
                 return;
             };
+            match self.peers_word(&r, h) {
+                Word::Counts => {}
+                Word::Waits => return,
+                Word::Lost => result = Err(IoError::Io),
+            }
             if r.io.op == AppOp::Read && result.is_err() && !r.io.flags.rahead {
                 self.retry_read(id, h);
                 return;

@@ -23,6 +23,7 @@
 mod acks;
 mod al_gate;
 mod alone;
+mod at_peer;
 mod complete;
 mod conflict;
 mod congestion;
@@ -193,6 +194,8 @@ pub(crate) struct VolumeIo<S: Store> {
     generation: bool,
     /// Writes that are here alone wait for that.
     alone: bool,
+    /// Those that are at the peer alone wait, too.
+    lost: Option<at_peer::LostDisk>,
     /// How often writes ceased to reach the peer's disk.
     stops: u32,
     /// When the resync after a congestion starts.
@@ -213,8 +216,8 @@ pub(crate) struct VolumeIo<S: Store> {
 crate::key::key! {
     VolumeIo<S: Store> {
         admit, conflict, conflict_ended, al_wait, al_tx, held, writes, peer_writes, in_flight,
-        gate, gate_waiters, live, generation, alone, ahead_due, news_by, local, abandon, peers_turn,
-        counts
+        gate, gate_waiters, live, generation, alone, lost, ahead_due, news_by, local, abandon,
+        peers_turn, counts
     }
     names { stops: SPAN }
     not { on_wire, logs }
@@ -249,6 +252,7 @@ impl<S: Store> VolumeIo<S> {
             live: 0,
             generation: false,
             alone: false,
+            lost: None,
             stops: 0,
             ahead_due: None,
             news_by: None,

@@ -18,6 +18,7 @@ use crate::units::{AlExtent, BmBit, Minor, Sector, SectorRange, Sectors};
 use crate::wire::data::dp;
 use crate::wire::{Barrier, BarrierAck, BarrierNr, BlockAck, BlockId, BlockReq, Data, Packet};
 
+mod at_peer;
 mod caches;
 mod conflict;
 mod copies;

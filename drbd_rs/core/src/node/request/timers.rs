@@ -35,6 +35,7 @@ impl<S: Store> Resource<S> {
             .chain(self.io.timer_due)
             .chain(patience)
             .chain(self.news_deadline())
+            .chain(self.peer_deadline())
             .chain(super::io_peers().filter_map(|peer| self.proof_deadline(peer)))
             .chain(self.conns.iter().filter_map(|c| {
                 let rx = &c.epochs.received;

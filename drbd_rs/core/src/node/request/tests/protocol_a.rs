@@ -44,6 +44,9 @@ fn protocol_a_waits_for_the_peer_if_the_own_disk_failed() {
         if certain {
             n.recv(barrier_ack(nr, 1));
             let fx = n.step(|r, h| r.epoch_proven(PEER, h));
+            assert_eq!(completion(&fx), None);
+            // It has heard of that, too.
+            let fx = n.step(|r, _| r.note_generation(VOL, 0x100));
             assert_eq!(completion(&fx), Some(Ok(())));
         } else {
             let fx = n.recv(ack_for(&packet, Packet::NegAck));
