@@ -323,6 +323,18 @@ impl<S: Store> Resource<S> {
         false
     }
 
+    /// Whether the own disk works on a write that the peer does not get.
+    pub(crate) fn writes_alone(&self, vol: VolIx) -> bool {
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
+            if r.vol == vol && r.is_write() && r.local == Local::Pending && !r.net.is_live() {
+                return true;
+            }
+            at = r.newer;
+        }
+        false
+    }
+
     /// Whether the own disk works on a write that no extent of the activity log stands for, as that
     /// was suspended when it began: nothing keeps a resync from those blocks.
     pub(crate) fn writes_unlogged(&self, vol: VolIx) -> bool {

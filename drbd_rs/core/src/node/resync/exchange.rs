@@ -36,6 +36,8 @@ enum Sending {
     No,
     /// Application writes in flight are waited for.
     Gate,
+    /// On a target: writes that the own disk alone gets are waited for.
+    Settling,
     /// All bits are being set and stored first.
     Filling,
     /// The sender asks for chunk after chunk, of so many bits.
@@ -163,7 +165,7 @@ impl<S: Store> Resource<S> {
         let Some(rs) = self.rs_mut(vol) else { return };
         match rs.exchange.sending {
             Sending::No => {}
-            Sending::Gate | Sending::Filling => return,
+            Sending::Gate | Sending::Settling | Sending::Filling => return,
             Sending::Chunks(..) => {
                 rs.exchange.due = true;
                 return;
@@ -183,7 +185,27 @@ impl<S: Store> Resource<S> {
             }
             Some(Sending::Gate) => self.exchange_end(vol, h),
             // The connection was lost while it waited; the gate is open again.
-            Some(Sending::No | Sending::Filling | Sending::Chunks(..)) | None => {}
+            Some(Sending::No | Sending::Settling | Sending::Filling | Sending::Chunks(..))
+            | None => {}
+        }
+    }
+
+    /// A target sends its bitmap. What a Primary that becomes one (`rr-conflict violently`) has
+    /// begun to write without the peer comes first: it is marked when it is done, and would be on
+    /// top of what the resync brings, on this disk alone. The C driver does not wait.
+    fn settle_target(&mut self, vol: VolIx, h: &mut impl Host) {
+        if let Some(rs) = self.rs_mut(vol) {
+            rs.exchange.sending = Sending::Settling;
+        }
+        self.settle_pump(vol, h);
+    }
+
+    pub(super) fn settle_pump(&mut self, vol: VolIx, h: &mut impl Host) {
+        let settles = self
+            .rs(vol)
+            .is_some_and(|rs| matches!(rs.exchange.sending, Sending::Settling));
+        if settles && !self.writes_alone(vol) {
+            self.bitmap_prepare(vol, h);
         }
     }
 
@@ -287,7 +309,7 @@ impl<S: Store> Resource<S> {
     fn send_own(&mut self, vol: VolIx, h: &mut impl Host) {
         match self.rs_conn(vol) {
             conn::State::WFBitMapS => self.queue_bitmap_send(vol, h),
-            conn::State::WFBitMapT => self.bitmap_prepare(vol, h),
+            conn::State::WFBitMapT => self.settle_target(vol, h),
             _ => {}
         }
     }
@@ -390,7 +412,7 @@ impl<S: Store> Resource<S> {
         let conn = self.rs_conn(vol);
         if conn == conn::State::WFBitMapT {
             match self.rs_mut(vol).map(|rs| &mut rs.exchange) {
-                Some(x) if matches!(x.sending, Sending::No) => self.bitmap_prepare(vol, h),
+                Some(x) if matches!(x.sending, Sending::No) => self.settle_target(vol, h),
                 Some(x) if matches!(x.sending, Sending::Chunks(..)) => x.due = true,
                 Some(_) | None => {}
             }

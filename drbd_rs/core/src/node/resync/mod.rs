@@ -455,6 +455,7 @@ impl<S: Store> Resource<S> {
                 return true;
             }
             self.follow_state(vol, h);
+            self.settle_pump(vol, h);
             self.start_pump(vol, h);
             self.source_starts(vol, h);
             if self.answer_written(vol, h)
