@@ -85,11 +85,13 @@ impl<S: Store> Resource<S> {
         rs.marks.end();
         rs.target.disarm();
         rs.finish.forget();
+        let owed = !stands && rs.start.owes_growth();
         rs.start.cancel();
         rs.source.forget();
         rs.verify.asked = false;
         rs.abandon_offers();
         self.cancel_extents(vol);
+        self.owe_growth(vol, owed);
     }
 
     /// A resync is over as the peer has lost its disk: it has forgotten what it asked for. Should

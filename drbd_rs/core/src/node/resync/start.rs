@@ -29,6 +29,8 @@ pub(super) struct Start {
     pub(super) naming: bool,
     /// The helper agrees; a generation has begun meanwhile that the peer has to hear of first.
     agreed: bool,
+    /// It is of what a resize has added, and the peer was not Primary beside this node.
+    grown: bool,
     /// SYNC_UUID came before this node expects it.
     uuid: Option<u64>,
 }
@@ -41,8 +43,14 @@ impl Start {
             call: 0,
             naming: false,
             agreed: false,
+            grown: false,
             uuid: None,
         }
+    }
+
+    /// Whether this node was about to be the source of what a resize has added.
+    pub(super) fn owes_growth(&self) -> bool {
+        self.side == Some(Side::Source) && self.grown
     }
 
     /// Whatever was about to start does not.
@@ -73,7 +81,10 @@ impl<S: Store> Resource<S> {
 
     /// Starts a resync as soon as the helper agrees.
     pub(crate) fn start_resync(&mut self, vol: VolIx, side: Side, h: &mut impl Host) {
-        let conn = self.rs_conn(vol);
+        let Some(state) = self.rs_vol(vol).map(|v| v.state) else {
+            return;
+        };
+        let conn = state.conn;
         if conn >= conn::State::SyncSource && conn < conn::State::Ahead {
             self.rs_log(vol, Note::ResyncRuns, h);
             return;
@@ -86,6 +97,8 @@ impl<S: Store> Resource<S> {
         rs.start.side = Some(side);
         rs.start.from = conn;
         rs.start.agreed = false;
+        let both = state.role.is_primary() && state.peer.is_primary();
+        rs.start.grown = conn == conn::State::Connected && !both;
         rs.start.call = rs.start.call.wrapping_add(1);
         let after = After::Resync(Next::Helper(vol, side, rs.start.call));
         let command = match side {
@@ -121,6 +134,7 @@ impl<S: Store> Resource<S> {
         if rs.start.side != Some(side) || rs.start.call != call {
             return;
         }
+        let owed = rs.start.owes_growth();
         rs.start.side = None;
         let from = rs.start.from;
         if self.rs_conn(vol) != from {
@@ -130,6 +144,7 @@ impl<S: Store> Resource<S> {
         let ignored = side == Side::Source && code == 3;
         if code != 0 && !ignored {
             self.rs_log(vol, Note::BeforeResyncRefused { code }, h);
+            self.owe_growth(vol, owed);
             let down = StateChange::NONE.conn(conn::State::Disconnecting);
             self.change_conn(PEER, down, Flags::HARD, h);
             return;
@@ -142,6 +157,18 @@ impl<S: Store> Resource<S> {
             self.source_starts(vol, h);
         } else {
             self.begin_resync(vol, side, h);
+        }
+    }
+
+    /// The connection is lost before the peer knows the name of the resync that was to follow a
+    /// resize. By their UUIDs the copies would be equal when they meet again: a generation begins
+    /// before, and a resync follows. On a Primary only: the peer may be one now, and go on alone. C
+    /// nodes go on without one.
+    pub(super) fn owe_growth(&mut self, vol: VolIx, owed: bool) {
+        let volume = self.volumes.get_mut(usize::from(vol.0));
+        if let Some(v) = volume.and_then(Option::as_mut).filter(|_| owed) {
+            let s = v.state;
+            v.ctl.frozen_lost |= s.role.is_primary() && s.disk == disk::State::UpToDate;
         }
     }
 
