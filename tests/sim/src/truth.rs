@@ -118,6 +118,8 @@ struct OpenRead {
 
 /// The books.
 pub struct Truth {
+    /// The rule by which two nodes were compared last.
+    pub(crate) rule: u32,
     debts: Vec<Debt>,
     /// Reads under way.
     reads: Vec<OpenRead>,
@@ -151,6 +153,7 @@ impl Truth {
             ..Debt::default()
         };
         Truth {
+            rule: 0,
             debts: vec![debt; nodes],
             reads: Vec::new(),
             open: Vec::new(),
@@ -638,11 +641,13 @@ impl World {
         zeroed.for_each(|at| debt.add(*at, 0));
     }
 
-    /// A split brain was found: there has to be one.
+    /// A split brain was found: there has to be one. Where two are Primary, and one of them
+    /// attaches the disk that it had lost, nobody can tell (rule 41): then none is claimed.
     pub(crate) fn split_brain(&mut self, node: usize, note: Note) {
         self.stats.split_brains += 1;
         let both = self.truth.alone.iter().all(|a| *a);
-        if !both && !self.truth.forced {
+        let unsure = self.truth.rule == 41 && self.knobs.two_primaries != 0;
+        if !both && !unsure && !self.truth.forced {
             let why = format!("n{node}: {note}; alone: {:?}", self.truth.alone);
             self.violated("a split brain takes two", &why);
         }

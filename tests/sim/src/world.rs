@@ -572,7 +572,10 @@ impl World {
         match note {
             Note::NeedsProtocol(_) | Note::NeedsFeatures { .. } => self.too_old = true,
             Note::ResyncBegins { bits, .. } => self.nodes[node].resynced = bits,
-            Note::Compared { result, rule } => self.stats.rule(rule, result),
+            Note::Compared { result, rule } => {
+                self.truth.rule = rule;
+                self.stats.rule(rule, result);
+            }
             Note::SplitBrain | Note::Unrelated => {
                 self.unrelated |= note == Note::Unrelated;
                 self.split_brain(node, note);
