@@ -42,13 +42,12 @@ fn map(node: &Node, table: &str) -> Result<()> {
     .map(|_| ())
 }
 
-/// The size of r0 on both nodes.
+/// The size of r0 on both nodes. A Secondary can not be opened to be asked.
 fn size_is(cluster: &Cluster, bytes: u64) -> Result<()> {
+    let sectors = bytes / 512;
     for node in &cluster.nodes {
-        node.wait_until(
-            &format!("test $(blockdev --getsize64 {DEVICE}) = {bytes}"),
-            LONG,
-        )?;
+        let asked = format!("test $(cat /sys/block/drbd0/size) = {sectors}");
+        node.wait_until(&asked, LONG)?;
     }
     Ok(())
 }
