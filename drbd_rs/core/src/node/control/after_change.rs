@@ -320,6 +320,11 @@ impl<S: Store> Resource<S> {
             }
             Later::SendSyncUuid | Later::PeerDataLost | Later::DisklessPeerDemoted => Done::Yes,
             Later::SendAttached => self.later_send_attached(vol, item, h),
+            // A helper has held this back until the resync was over, which is told next: the peer
+            // would take it for the wish to begin one. The C driver tells it.
+            Later::SendStateConnected if self.vol(vol).is_some_and(|v| v.ctl.end_untold) => {
+                Done::Yes
+            }
             Later::SendStatePause
             | Later::SendStateConnected
             | Later::SendStateInconsistent
