@@ -377,6 +377,9 @@ impl<S: Store> Resource<S> {
     /// The C driver leaves that out while there is a resync, and in the second case always.
     fn later_demoted(&mut self, vol: VolIx, item: Item, h: &mut impl Host) -> Done {
         let again = After::Control(Next::AfterChange { vol });
+        if item.step == 0 && self.state(vol).is_suspended() {
+            self.mark_frozen(vol, h);
+        }
         if item.step == 0 && self.flushes_data_first(vol) {
             self.flush_data(vol, again, h);
             return Done::WaitsThen(1);

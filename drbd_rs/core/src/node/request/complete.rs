@@ -297,6 +297,24 @@ impl<S: Store> Resource<S> {
         }
     }
 
+    /// The activity log is about to count no more, as this node was demoted: what is frozen, and
+    /// may be on the own disk only, is marked before. The C driver marks it when I/O goes on; if
+    /// the power fails before that nothing tells that the copies differ. What a peer that is gone
+    /// has said about it is no proof, nor that the application knows.
+    pub(crate) fn mark_frozen(&mut self, vol: VolIx, h: &mut impl Host) {
+        let connected = self.connected(PEER).is_some();
+        let mut at = self.io.log.oldest();
+        while let Some(r) = at.and_then(|id| self.io.requests.get(id)).copied() {
+            at = r.newer;
+            let tried = r.touched || r.local != Local::None;
+            let there = connected && (r.net.is_live() || r.net.is_good());
+            let open = r.vol == vol && r.is_write() && r.io.range.len.0 != 0;
+            if open && tried && !there {
+                self.set_out_of_sync(vol, r.io.range, h);
+            }
+        }
+    }
+
     /// The own disk is done with a request.
     pub(super) fn app_local_done(
         &mut self,
