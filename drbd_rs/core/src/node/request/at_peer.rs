@@ -91,6 +91,8 @@ impl<S: Store> Resource<S> {
         }
         if let Some(v) = self.io_vol_mut(r.vol) {
             v.io.alone = true;
+            // Whenever it is told: should the disk be attached again, it is not the last one.
+            v.ctl.own_lacks |= r.is_write();
         }
         Word::Waits
     }
