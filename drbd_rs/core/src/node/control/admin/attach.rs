@@ -253,8 +253,8 @@ impl<S: Store> Resource<S> {
             core::mem::take(&mut v.ctl.peer_lacks) | core::mem::take(&mut v.ctl.frozen_lost);
         let primary = v.state.role == Role::Primary;
         // So it is with a generation that was put off until I/O goes on, once this node is not
-        // Primary any more.
-        if !primary {
+        // Primary any more, or if I/O went on as the disk was lost.
+        if !primary || !v.state.is_suspended() {
             lacks |= core::mem::take(&mut v.ctl.new_current_uuid);
         }
         let running = primary && susp_nod && sure && !v.ctl.marks_lost;
