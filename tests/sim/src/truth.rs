@@ -649,7 +649,8 @@ impl World {
     pub(crate) fn split_brain(&mut self, node: usize, note: Note) {
         self.stats.split_brains += 1;
         let both = self.truth.alone.iter().all(|a| *a);
-        let unsure = self.truth.rule == 41 && self.knobs.two_primaries != 0;
+        let used = |n: &crate::node::Node| n.state.role.is_primary();
+        let unsure = self.truth.rule == 41 && self.nodes.iter().all(used);
         if !both && !unsure && !self.truth.forced {
             let why = format!("n{node}: {note}; alone: {:?}", self.truth.alone);
             self.violated("a split brain takes two", &why);
