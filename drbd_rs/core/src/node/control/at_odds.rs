@@ -14,7 +14,6 @@
 
 use crate::state::conn::State as Conn;
 use crate::state::disk::State as Disk;
-
 use crate::state::Role;
 use crate::uuid::name;
 

@@ -288,13 +288,7 @@ impl<S: Store> Resource<S> {
     /// refuses it, and says so behind the bitmap. The C driver marks it as it hears that, when the
     /// target knows nothing of it.
     pub(crate) fn mark_unproven(&mut self, vol: VolIx, h: &mut impl Host) {
-        let mut at = self.io.log.oldest();
-        while let Some(r) = at.and_then(|id| self.io.requests.get(id)).copied() {
-            at = r.newer;
-            if r.vol == vol && r.is_write() && r.net.is_live() && r.io.range.len.0 != 0 {
-                self.set_out_of_sync(vol, r.io.range, h);
-            }
-        }
+        self.mark_writes(vol, |r| r.net.is_live(), h);
     }
 
     /// The activity log is about to count no more, as this node was demoted: what is frozen, and
@@ -303,13 +297,19 @@ impl<S: Store> Resource<S> {
     /// has said about it is no proof, nor that the application knows.
     pub(crate) fn mark_frozen(&mut self, vol: VolIx, h: &mut impl Host) {
         let connected = self.connected(PEER).is_some();
+        let open = |r: &Request| {
+            let tried = r.touched || r.local != Local::None;
+            tried && !(connected && (r.net.is_live() || r.net.is_good()))
+        };
+        self.mark_writes(vol, open, h);
+    }
+
+    /// Marks the blocks of such writes of this volume.
+    fn mark_writes(&mut self, vol: VolIx, is: impl Fn(&Request) -> bool, h: &mut impl Host) {
         let mut at = self.io.log.oldest();
         while let Some(r) = at.and_then(|id| self.io.requests.get(id)).copied() {
             at = r.newer;
-            let tried = r.touched || r.local != Local::None;
-            let there = connected && (r.net.is_live() || r.net.is_good());
-            let open = r.vol == vol && r.is_write() && r.io.range.len.0 != 0;
-            if open && tried && !there {
+            if r.vol == vol && r.is_write() && r.io.range.len.0 != 0 && is(&r) {
                 self.set_out_of_sync(vol, r.io.range, h);
             }
         }

@@ -295,58 +295,43 @@ impl<S: Store> Resource<S> {
             .is_some_and(|r| r.incarnation == now)
     }
 
-    /// Whether a frozen write is on the own disk alone. As soon as I/O goes on without the peer its
-    /// application hears that it is done.
-    pub(crate) fn holds_alone(&self, vol: VolIx) -> bool {
+    /// Whether there is such a write of this volume. Looks at every request.
+    fn has_write(&self, vol: VolIx, is: impl Fn(&Request) -> bool) -> bool {
         let mut at = self.io.log.oldest();
         while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
-            let open = r.vol == vol && r.is_write() && !r.completed;
-            if open && r.local == Local::Ok && !r.net.is_good() {
+            if r.vol == vol && r.is_write() && is(r) {
                 return true;
             }
             at = r.newer;
         }
         false
+    }
+
+    /// Whether a frozen write is on the own disk alone. As soon as I/O goes on without the peer its
+    /// application hears that it is done.
+    pub(crate) fn holds_alone(&self, vol: VolIx) -> bool {
+        self.has_write(vol, |r| {
+            !r.completed && r.local == Local::Ok && !r.net.is_good()
+        })
     }
 
     /// Whether the peer has refused a write that is not over (`told`: and is done for its
     /// application). Its block may not be marked so far.
     pub(crate) fn has_refused(&self, vol: VolIx, told: bool) -> bool {
-        let mut at = self.io.log.oldest();
-        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
-            let refused = r.vol == vol && r.is_write() && r.net.is_refused();
-            if refused && (r.completed || !told) {
-                return true;
-            }
-            at = r.newer;
-        }
-        false
+        self.has_write(vol, |r| r.net.is_refused() && (r.completed || !told))
     }
 
     /// Whether the own disk works on a write that the peer does not get.
     pub(crate) fn writes_alone(&self, vol: VolIx) -> bool {
-        let mut at = self.io.log.oldest();
-        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
-            if r.vol == vol && r.is_write() && r.local == Local::Pending && !r.net.is_live() {
-                return true;
-            }
-            at = r.newer;
-        }
-        false
+        self.has_write(vol, |r| r.local == Local::Pending && !r.net.is_live())
     }
 
     /// Whether the own disk works on a write that no extent of the activity log stands for, as that
     /// was suspended when it began: nothing keeps a resync from those blocks.
     pub(crate) fn writes_unlogged(&self, vol: VolIx) -> bool {
-        let mut at = self.io.log.oldest();
-        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
-            let sized = r.is_write() && r.io.range.len.0 != 0;
-            if r.vol == vol && sized && r.local == Local::Pending && !r.claim.is_holding() {
-                return true;
-            }
-            at = r.newer;
-        }
-        false
+        self.has_write(vol, |r| {
+            r.io.range.len.0 != 0 && r.local == Local::Pending && !r.claim.is_holding()
+        })
     }
 
     /// Whether the peer may still be busy with a write that the present activity log was not asked
@@ -378,14 +363,7 @@ impl<S: Store> Resource<S> {
     /// Whether a write that failed on the own disk is not over: if the peer has it, blocks that are
     /// in sync now will not be.
     pub(crate) fn has_failed_write(&self, vol: VolIx) -> bool {
-        let mut at = self.io.log.oldest();
-        while let Some(r) = at.and_then(|id| self.io.requests.get(id)) {
-            if r.vol == vol && r.fails_here() && !r.completed {
-                return true;
-            }
-            at = r.newer;
-        }
-        false
+        self.has_write(vol, |r| r.fails_here() && !r.completed)
     }
 
     /// The peer is back: a frozen request goes out again, or is given up where that is not
