@@ -84,7 +84,7 @@ impl<S: Store> Resource<S> {
     /// it anew, under a lock of its own.
     fn offered_in_vain(&mut self, vol: VolIx, slot: Slot) -> bool {
         if let Some(rs) = self.rs_mut(vol).filter(|_| slot.void) {
-            rs.answered();
+            rs.answered(slot.range.len.0);
         }
         slot.void
     }

@@ -289,13 +289,22 @@ impl PeerDeviceResync {
         self.pending = 0;
     }
 
-    /// The target has got an answer; those to an earlier resync come first.
-    fn answered(&mut self) {
+    /// The target has got an answer about `sectors`; those to an earlier resync come first.
+    fn answered(&mut self, sectors: u64) {
         if self.late > 0 {
             self.late = self.late.saturating_sub(1);
         } else {
             self.pending = self.pending.saturating_sub(1);
+            self.rate.answered(sectors);
         }
+    }
+
+    /// One step of the controller: how many blocks to ask for now.
+    fn rate_step(&mut self, conf: &rate::RateConf, max_buffers: u32) -> u32 {
+        if self.pending == 0 {
+            self.rate.nothing_open();
+        }
+        self.rate.step(conf, max_buffers)
     }
 
     /// All extents of the disk are given up. Those that wait for theirs will ask anew.

@@ -96,6 +96,14 @@ impl Rate {
         self.sect_in = self.sect_in.saturating_add(saturate_u32(sectors));
     }
 
+    /// All that was asked for is answered. What was counted may say otherwise: a block at the end
+    /// of the device is short, an answer to an earlier resync tells nothing of this one. A few
+    /// sectors that stay on the way for ever make a plan of many steps ask for nothing, for less
+    /// than a block is due in each, and the half lock of the generator keeps applications waiting.
+    pub(super) fn nothing_open(&mut self) {
+        self.in_flight = i64::from(self.sect_in);
+    }
+
     /// `blocks` of 4 KiB were asked for.
     pub(super) fn asked(&mut self, blocks: u32) {
         let sectors = i64::from(blocks).saturating_mul(BLOCK);
@@ -308,6 +316,24 @@ mod tests {
         assert_eq!(rate.want(), 10_240);
         rate.asked(256);
         assert_eq!(rate.step(&conf, 600), 44);
+    }
+
+    #[test]
+    fn what_was_miscounted_does_not_stop_it() {
+        let conf = RateConf {
+            plan_ahead: 100,
+            ..CONF
+        };
+        for (asked, sectors) in [(1, 40), (7, 48)] {
+            let mut rate = Rate::new();
+            rate.reset(&conf, 0);
+            rate.asked(asked);
+            rate.answered(sectors);
+            let blocks: Vec<u32> = (0..500).map(|_| rate.step(&conf, 8000)).collect();
+            assert_eq!(blocks.last(), Some(&0), "{asked} blocks, {sectors} sectors");
+            rate.nothing_open();
+            assert!(rate.step(&conf, 8000) > 0);
+        }
     }
 
     #[test]

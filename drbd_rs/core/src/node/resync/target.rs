@@ -171,7 +171,7 @@ impl<S: Store> Resource<S> {
             return false;
         };
         if rs.target.next.is_some_and(|at| at <= now) {
-            rs.target.quota = rs.rate.step(&conf, buffers);
+            rs.target.quota = rs.rate_step(&conf, buffers);
             rs.target.next = Some(Rate::next(now));
         }
         let asks = rs.target.quota != 0;
@@ -402,8 +402,7 @@ impl<S: Store> Resource<S> {
             .is_some_and(|v| v.backing.is_some() && v.state.disk >= disk::State::Inconsistent);
         self.count_moved(vol, Moved::Received, range.len);
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.answered();
-        rs.rate.answered(range.len.0);
+        rs.answered(range.len.0);
         if !able {
             if let Some((_, disk)) = self.rs_disk_mut(vol) {
                 disk.extents.put(range.start.rs_extent());
@@ -607,8 +606,7 @@ impl<S: Store> Resource<S> {
         let range = size.and_then(|size| checked_range(ack.sector, ack.blksize, most, size));
         let range = range.ok_or(Violation::Range)?;
         let rs = self.rs_mut(vol).ok_or(Violation::Unexpected)?;
-        rs.answered();
-        rs.rate.answered(range.len.0);
+        rs.answered(range.len.0);
         match how {
             Settled::InSync => {
                 rs.same = rs.same.saturating_add(range.len.0 >> 3);

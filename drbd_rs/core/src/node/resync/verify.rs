@@ -212,7 +212,7 @@ impl<S: Store> Resource<S> {
             rs.verify.next.get_or_insert(now);
         }
         if rs.verify.next.is_some_and(|at| at <= now) {
-            rs.verify.quota = rs.rate.step(&conf, buffers);
+            rs.verify.quota = rs.rate_step(&conf, buffers);
             rs.verify.next = Some(Rate::next(now));
         }
         while self.rs(vol).is_some_and(|rs| rs.verify.quota > 0) {
