@@ -17,7 +17,6 @@ use crate::wire;
 
 use super::super::io::{HelperCommand, Host, Lost, VolIx};
 use super::super::note::Note;
-use super::super::request::Thaw;
 use super::super::{After, Resource, Store, Violation, PEER};
 use super::recv_uuids::{set_of, store_set};
 use super::{Flags, Next, StateChange};
@@ -420,12 +419,14 @@ impl<S: Store> Resource<S> {
         }
     }
 
-    /// A peer that was rebooted can not get the frozen requests again. On a disk that was outdated
-    /// since this node was demoted no generation begins, as it does with the C driver: the disk
-    /// would pass for newer than what the peer has.
+    /// A peer that was rebooted can not get the frozen requests again. They stay frozen: it takes
+    /// its copy for good until it hears of the generation that begins here, and it may be promoted
+    /// before that. The next handshake goes on with them, or the fencing that this loss leads to.
+    /// The C driver tells applications at once. On a disk that was outdated since this node was
+    /// demoted no generation begins, as it does with the C driver: the disk would pass for newer
+    /// than what the peer has.
     fn refuse_thaw(&mut self, vol: VolIx, h: &mut impl Host) {
         self.log(vol, Note::CannotThaw, h);
-        self.thaw_all(Thaw::FailPeerLeg, h);
         if self.state(vol).disk == Disk::UpToDate {
             self.uuid_new_current(vol, h);
         } else {
