@@ -616,6 +616,7 @@ impl World {
 
     /// The guarantees do not reach this far: takes the data as they are, or will be in a moment.
     pub fn accept_data_of(&mut self, node: usize) {
+        self.look_below(node);
         let sectors = self.truth.debts[node].one.len();
         let known = self.nodes[node].disk.data_sectors() as u64;
         let mut data = self.data(node, Sectors(known)).to_vec();

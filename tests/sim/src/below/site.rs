@@ -11,7 +11,7 @@ use drbd_core::node::admin::Command;
 use drbd_core::state::conn::State as Conn;
 use drbd_core::state::disk::State as Disk;
 use drbd_core::state::State;
-use drbd_core::units::{Sector, SectorRange};
+use drbd_core::units::{Sector, SectorRange, Sectors};
 
 /// What [`Op::Below`] does, by its first number.
 const BELOW: [Op; 8] = [
@@ -142,6 +142,21 @@ impl World {
         self.power_on(STACKED);
         self.want(STACKED, Job::Attach);
         self.want(STACKED, Job::Connect(false));
+    }
+
+    /// What failed while nobody below had the data is there or not, as whoever is back has it.
+    pub(crate) fn look_below(&mut self, node: usize) {
+        if !self.is_stacked(node) {
+            return;
+        }
+        let disk = &mut self.nodes[node].disk;
+        let range = SectorRange {
+            start: Sector(0),
+            len: Sectors(disk.data_sectors() as u64),
+        };
+        if let Some(below) = &self.below {
+            below.mirror(range, disk);
+        }
     }
 
     /// Brings the whole mirror up to date; the data sectors that this changes.
