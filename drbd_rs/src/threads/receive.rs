@@ -16,6 +16,10 @@ use crate::objects::app::App;
 use crate::objects::connection::Sockets;
 use crate::objects::resource::Resource;
 
+/// For how long the receiver waits, in milliseconds, until what is queued for the meta socket is
+/// sent (`sender::close_if_sent`): longer than the usual `timeout` of a send, which then gives up.
+const LAST_WORDS: u32 = 10_000;
+
 /// Why receiving ended.
 pub(crate) enum End {
     /// The network.
@@ -53,7 +57,14 @@ fn patient() -> Stall {
 /// Receives packets until the connection ends, and reports why.
 pub(crate) fn until_lost(resource: &Arc<Resource>, sockets: &Sockets, sock: Sock) {
     let why = match run(resource, sockets, sock) {
-        Ok(()) | Err(End::Broken) => Lost::Broken,
+        Ok(()) => {
+            // The peer's `disconnect` may wait for an answer that is not on its way so far: without
+            // it a C node ends the connection `ping-timeout` later, longer than drbdadm waits.
+            let closed = || resource.inner.lock().closing;
+            let _ = resource.changed.wait_until(Wait::Idle, Some(LAST_WORDS), closed);
+            Lost::Broken
+        }
+        Err(End::Broken) => Lost::Broken,
         Err(End::Malformed(what)) => {
             crate::log::malformed(resource, sock, what);
             Lost::Protocol

@@ -78,7 +78,7 @@ fn declared_equal(cluster: &Cluster, volume: &str) -> Result<()> {
 pub type Scenario = fn(&Cluster) -> Result<()>;
 
 /// All of them, with their names.
-pub const ALL: [(&str, Scenario); 25] = [
+pub const ALL: [(&str, Scenario); 26] = [
     ("finds_and_mends", verify::finds_and_mends),
     ("from_here_to_there", verify::from_here_to_there),
     ("cut_short", verify::cut_short),
@@ -90,6 +90,7 @@ pub const ALL: [(&str, Scenario); 25] = [
     ("protocols", network::protocols),
     ("pull_ahead", network::pull_ahead),
     ("congestion_disconnects", network::congestion_disconnects),
+    ("leaving", network::leaving),
     ("ipv6", network::ipv6),
     ("two_primaries", primaries::two_primaries),
     ("conflicts", primaries::conflicts),

@@ -137,6 +137,27 @@ pub fn protocols(cluster: &Cluster) -> Result<()> {
     finish(cluster)
 }
 
+/// A node that leaves gets the other one's answer each time. Where it is lost the node ends the
+/// connection `ping-timeout` later, and drbdadm does not wait for that long.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn leaving(cluster: &Cluster) -> Result<()> {
+    let patient = Resource {
+        net: "ping-int 10; ping-timeout 100; timeout 150; connect-int 1;".into(),
+        ..Resource::default()
+    };
+    primary_a(cluster, &patient)?;
+    for _ in 0..8 {
+        for node in &cluster.nodes {
+            node.must("drbdadm disconnect r0")?;
+            node.must("drbdadm connect r0")?;
+            in_sync(cluster)?;
+        }
+    }
+    finish(cluster)
+}
+
 /// A wire that is too slow: the Primary goes ahead, and the peer is brought up when the wire is
 /// free.
 ///
