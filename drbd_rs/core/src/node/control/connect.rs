@@ -292,7 +292,8 @@ impl<S: Store> Resource<S> {
         self.change_conn(peer, StateChange::NONE.conn(conn), Flags::HARD, h);
     }
 
-    /// The peer broke the protocol.
+    /// The peer broke the protocol. If the connection ends anyway there is no more to it: what is
+    /// looked at again and again until it has ended would be told each time.
     pub(crate) fn protocol_error(
         &mut self,
         peer: PeerIx,
@@ -300,6 +301,9 @@ impl<S: Store> Resource<S> {
         why: Violation,
         h: &mut impl Host,
     ) {
+        if self.conn(peer).is_none_or(|c| c.ctl.phase != Phase::Up) {
+            return;
+        }
         self.log_peer(Note::Violated { packet, why }, h);
         self.lost(peer, Lost::Protocol, h);
     }
