@@ -408,7 +408,9 @@ impl<S: Store> Resource<S> {
             return Done::WaitsThen(1);
         }
         if self.vol(vol).is_some_and(|v| !v.ctl.after.was_cut()) {
-            self.send_uuids(vol, 0, h);
+            if self.state(vol).disk >= Disk::Negotiating {
+                self.tell_uuids_as_counted(vol, 0, h);
+            }
             self.send_state(vol, item.new, h);
         }
         Done::Yes

@@ -164,6 +164,15 @@ impl<S: Store> Resource<S> {
     /// As [`Resource::send_uuids`], also those of a failed disk.
     pub(super) fn tell_uuids(&mut self, vol: VolIx, flags: u64, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
+        if let Some(b) = v.backing.as_ref() {
+            v.ctl.told_bits = b.bitmap.weight();
+        }
+        self.tell_uuids_as_counted(vol, flags, h);
+    }
+
+    /// The same with the bits that this node has counted last, and has gone by.
+    pub(super) fn tell_uuids_as_counted(&mut self, vol: VolIx, flags: u64, h: &mut impl Host) {
+        let Some(v) = self.vol(vol) else { return };
         let discard = v.peers.iter().any(|p| p.ctl.discard_my_data);
         let Some(b) = v.backing.as_ref() else { return };
         let u = b.disk.uuids;
@@ -177,17 +186,15 @@ impl<S: Store> Resource<S> {
         if b.disk.decided.is_some_and(|d| d.0 == Disk::Inconsistent) {
             flags |= crate::uuid::flags::INCONSISTENT;
         }
-        let dirty_bits = b.bitmap.weight();
         let [history0, history1] = u.history;
         let p = Uuids {
             current: u.current,
             bitmap: u.bitmap,
             history0,
             history1,
-            dirty_bits,
+            dirty_bits: v.ctl.told_bits,
             flags,
         };
-        v.ctl.told_bits = dirty_bits;
         self.send_of_volume(vol, Packet::Uuids(p), h);
     }
 

@@ -443,6 +443,19 @@ impl<S: Store> Resource<S> {
         self.change_conn(PEER, change, Flags::HARD, h);
     }
 
+    /// A peer that attaches decides by what it is told in answer: so does this node, by the bits
+    /// that there are now. The C driver goes by what it has told before, and counts anew behind its
+    /// decision; where the least changes win both may call themselves the target.
+    fn count_anew(&mut self, vol: VolIx, peer: State) {
+        let Some(v) = self.vol_mut(vol) else { return };
+        let answers = v.state.conn >= Conn::Connected && v.state.disk > Disk::Negotiating;
+        if let Some(b) = v.backing.as_ref() {
+            if answers && peer.disk == Disk::Negotiating {
+                v.ctl.told_bits = b.bitmap.weight();
+            }
+        }
+    }
+
     fn sync_handshake(
         &mut self,
         vol: VolIx,
@@ -450,6 +463,7 @@ impl<S: Store> Resource<S> {
         real: Disk,
         h: &mut impl Host,
     ) -> Decided {
+        self.count_anew(vol, peer);
         let Some((own, remote, mut ctx)) = self.handshake_facts(vol, peer, real) else {
             return Decided::Refused;
         };
