@@ -22,7 +22,7 @@ use super::token::Name;
 
 use super::super::control::IoErrorKind;
 use super::super::io::{AppResult, Data, Effect, Host, IoError, IoFlags, LocalOp, VolIx};
-use super::super::{After, Resource, Store};
+use super::super::{After, Backing, Resource, Store};
 use crate::state::disk::State as Disk;
 use crate::units::SectorRange;
 
@@ -38,10 +38,16 @@ impl<S: Store> Resource<S> {
     }
 
     /// Flushes the data of a disk for which [`Resource::flushes_data_first`] holds. `after` runs
-    /// when they are stable, or as soon as the disk has failed; one at a time.
+    /// when they are stable, or as soon as the disk has failed; one at a time. One that is under
+    /// way was begun by a promotion that was killed since: nobody waits for it any more, and what
+    /// was written behind it needs another one.
     pub(crate) fn flush_data(&mut self, vol: VolIx, after: After, h: &mut impl Host) {
         if let Some(b) = self.io_backing(vol) {
-            b.meta_io.flushed = after;
+            let before = core::mem::replace(&mut b.meta_io.flushed, after);
+            if before != After::Nothing {
+                b.meta_io.flush_again = true;
+                return;
+            }
         }
         self.emit_flush(vol, Name::DataFlush(vol), h);
     }
@@ -64,14 +70,20 @@ impl<S: Store> Resource<S> {
     /// The flush before the log ceases to count is over.
     pub(super) fn data_flushed(&mut self, vol: VolIx, result: AppResult, h: &mut impl Host) {
         let ok = self.flush_ended(vol, result, h);
+        let again = |b: &mut Backing<S>| core::mem::take(&mut b.meta_io.flush_again);
+        if self.io_backing(vol).is_some_and(again) && ok {
+            self.emit_flush(vol, Name::DataFlush(vol), h);
+            return;
+        }
         self.tell_flushed(vol, ok, h);
     }
 
     /// Nothing waits for a flush of a disk that has failed.
     pub(crate) fn tell_flushed(&mut self, vol: VolIx, ok: bool, h: &mut impl Host) {
-        let after = self
-            .io_backing(vol)
-            .map(|b| core::mem::replace(&mut b.meta_io.flushed, After::Nothing));
+        let after = self.io_backing(vol).map(|b| {
+            b.meta_io.flush_again = false;
+            core::mem::replace(&mut b.meta_io.flushed, After::Nothing)
+        });
         self.run_soon(after.unwrap_or(After::Nothing), ok, h);
     }
 

@@ -115,6 +115,8 @@ pub(crate) struct MetaIo {
     next_waiters: [After; WAITERS],
     /// Waits for a flush of the data.
     pub(super) flushed: After,
+    /// That one waits for another flush behind the one that is under way.
+    pub(super) flush_again: bool,
     pub(super) transaction: Transaction,
     /// What it is about, while there is one.
     pub(super) tx: Tx,
@@ -127,7 +129,8 @@ pub(crate) struct MetaIo {
 crate::key::key! {
     MetaIo {
         on_disk, due, superblock_in_flight, log_counts, log_counts_in_flight, superblock_again,
-        begun, begun_in_flight, waiters, next_waiters, flushed, transaction, tx, hold, job, jobs
+        begun, begun_in_flight, waiters, next_waiters, flushed, flush_again, transaction, tx, hold,
+        job, jobs
     }
     names { instance: LOG }
     not { moved_at }
@@ -150,6 +153,7 @@ impl MetaIo {
             waiters: [After::Nothing; WAITERS],
             next_waiters: [After::Nothing; WAITERS],
             flushed: After::Nothing,
+            flush_again: false,
             transaction: Transaction::None,
             tx: Tx::new(),
             hold: Hold::None,

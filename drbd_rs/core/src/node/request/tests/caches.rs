@@ -61,3 +61,17 @@ fn nothing_waits_for_the_flush_of_a_disk_that_has_failed() {
     });
     assert_eq!(flushed(&mut n), After::Nothing);
 }
+
+#[test]
+fn a_flush_that_nobody_waits_for_any_more_is_followed_by_another_one() {
+    let mut n = full_log(true);
+    let after = |vol| After::Control(control::Next::AfterChange { vol });
+    let first = n.step(|r, h| r.flush_data(VOL, after(VOL), h));
+    let fx = n.step(|r, h| r.flush_data(VOL, after(VOL), h));
+    assert!(!has_local(&fx), "{fx:?}");
+    let fx = n.local(local_token(&first), Ok(()));
+    assert!(flushes(&fx), "{fx:?}");
+    assert_ne!(n.backing().meta_io.flushed, After::Nothing);
+    n.local(local_token(&fx), Ok(()));
+    assert_eq!(n.backing().meta_io.flushed, After::Nothing);
+}
