@@ -381,7 +381,7 @@ impl<S: Store> Resource<S> {
     }
 
     /// The two nodes do not agree on what goes on between them.
-    pub(super) fn connect_anew(&mut self, h: &mut impl Host) {
+    pub(crate) fn connect_anew(&mut self, h: &mut impl Host) {
         let down = StateChange::NONE.conn(Conn::NetworkFailure);
         self.change_conn(PEER, down, Flags::HARD, h);
     }

@@ -64,7 +64,7 @@ pub(crate) struct Resize {
 
 impl Resize {
     /// It waits for I/O of applications, part of which may wait for the peer.
-    pub(super) fn waits_for_io(&self) -> bool {
+    pub(crate) fn waits_for_io(&self) -> bool {
         self.step == Step::Gate
     }
 }

@@ -59,7 +59,12 @@ impl<S: Store> Resource<S> {
         };
         let fresh = v.backing.as_ref().is_some_and(|b| b.disk.uuids.bitmap == 0) && shared;
         if fresh && s.conn == Conn::WFReportParams {
-            // The two are about to compare what they have been told.
+            // The two are about to compare what they have been told, if need be in a size that both
+            // can have. Should that wait for the end of what waits here, neither would come to an
+            // end: the generation comes first then, and the next connection goes by that.
+            if v.ctl.resize.is_some_and(|resize| resize.waits_for_io()) {
+                self.connect_anew(h);
+            }
             return true;
         }
         if fresh && !v.io.generation {
