@@ -87,6 +87,8 @@ pub enum Next {
     Helper(VolIx, Side, u16),
     /// The name that a source gave to the resync is on its disk (before protocol 96).
     Named(VolIx, u16),
+    /// The superblock of a target says so.
+    TargetStored(VolIx, u16),
     /// The superblock says that a full sync is due (set-all only).
     BulkFlagged(VolIx),
     /// The changed bitmap is on disk.
@@ -525,6 +527,7 @@ impl<S: Store> Resource<S> {
             Next::BitmapFilled(vol) => self.bitmap_filled(vol, ok, h),
             Next::Helper(vol, side, call) => self.before_resync_done(vol, side, call, h),
             Next::Named(vol, call) => self.resync_named(vol, call, ok, h),
+            Next::TargetStored(vol, call) => self.target_stored(vol, call, ok, h),
             Next::BulkFlagged(vol) => self.bulk_flagged(vol, ok, h),
             Next::BulkWritten(vol) => self.bulk_written(vol, ok, h),
             Next::BulkDone(vol) => self.bulk_done(vol, ok, h),

@@ -27,6 +27,8 @@ pub(super) struct Start {
     call: u16,
     /// The peer does not know the name of the resync yet: it is being stored.
     pub(super) naming: bool,
+    /// This node is the target, and its disk still says that it has good data.
+    storing: bool,
     /// The helper agrees; a generation has begun meanwhile that the peer has to hear of first.
     agreed: bool,
     /// It is of what a resize has added, and the peer was not Primary beside this node.
@@ -42,6 +44,7 @@ impl Start {
             from: conn::State::StandAlone,
             call: 0,
             naming: false,
+            storing: false,
             agreed: false,
             grown: false,
             uuid: None,
@@ -57,14 +60,16 @@ impl Start {
     pub(super) fn cancel(&mut self) {
         self.side = None;
         self.naming = false;
+        self.storing = false;
         self.agreed = false;
         self.uuid = None;
     }
 
     /// Whether the receiver has to wait for this node's state: what the source said after its
-    /// SYNC_UUID must not be heard before this node has followed it.
+    /// SYNC_UUID must not be heard before this node has followed it, nor before that is on its
+    /// disk: what comes then is written there.
     pub(super) fn waits(&self) -> bool {
-        self.uuid.is_some() || self.side == Some(Side::Target)
+        self.uuid.is_some() || self.side == Some(Side::Target) || self.storing
     }
 }
 
@@ -251,6 +256,34 @@ impl<S: Store> Resource<S> {
         }
         self.reconsider_pauses(h);
         self.md_dirty(vol, h);
+        if side == Side::Target {
+            self.store_target(vol, h);
+        }
+    }
+
+    /// Stores that the disk is Inconsistent, by the name of the resync, before anything of the
+    /// source is written to it: should the power fail in between, a mixture of two copies would
+    /// pass for good data. In the C driver the receiver itself writes the superblock.
+    fn store_target(&mut self, vol: VolIx, h: &mut impl Host) {
+        let Some(rs) = self.rs_mut(vol) else { return };
+        rs.start.storing = true;
+        let after = After::Resync(Next::TargetStored(vol, rs.start.call));
+        self.md_stable(vol, after, h);
+    }
+
+    /// It is stored, or the disk is lost.
+    pub(super) fn target_stored(&mut self, vol: VolIx, call: u16, ok: bool, h: &mut impl Host) {
+        let stored = |rs: &mut super::PeerDeviceResync| {
+            rs.start.call == call && core::mem::take(&mut rs.start.storing)
+        };
+        if !self.rs_mut(vol).is_some_and(stored) || ok {
+            return;
+        }
+        let state = self.rs_vol(vol).map(|v| v.state);
+        if state.is_some_and(|s| resyncs(s.conn) && s.disk == disk::State::Inconsistent) {
+            // Too many wait for the superblock already. The next connection begins with a resync.
+            self.connect_anew(h);
+        }
     }
 
     /// How many bits the source has that the target will not clear. A resync of what a device has
