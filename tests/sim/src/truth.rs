@@ -561,9 +561,10 @@ impl World {
             && new.conn >= Conn::Connected;
         if !linked {
             if old.disk == Disk::Inconsistent {
-                if old.conn == Conn::SyncTarget && new.conn == Conn::Connected {
-                    // All of the resync was under way when the source left. With protocol A what
-                    // the target itself has written may have gone with the connection.
+                if target && new.conn == Conn::Connected {
+                    // All of the resync was under way when the source left; of one that is paused
+                    // applications have written the rest. With protocol A what the target itself
+                    // has written may have gone with the connection.
                     if self.knobs.protocol != 1 || !new.role.is_primary() {
                         self.check_equal(node, "the end of a resync makes both disks equal");
                     }
