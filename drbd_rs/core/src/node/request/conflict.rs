@@ -88,14 +88,19 @@ impl<S: Store> Resource<S> {
     /// with `ko-count 0` for ever. Nothing speaks against it: writes nearby are on their way in
     /// front of the answer; and the peer, which keeps the extent locked until it has the answer,
     /// has no write of its own there. A verify compares both disks: for that a write in the block
-    /// itself has to be over (`both`). `None`: a single Primary, all that is under way in the
-    /// extent.
+    /// itself has to be over (`both`), also one that has got past the lock of the extent and waits
+    /// for the activity log: it would be sent in front of the answer. `None`: a single Primary, all
+    /// that is under way in the extent.
     pub(crate) fn is_written(&self, vol: VolIx, range: SectorRange, both: bool) -> Option<bool> {
         let v = self.io_vol(vol).filter(|_| self.two_primaries())?;
         Some(v.io.writes.overlaps(range).any(|(_, key)| {
             let own = self.io.requests.id_at(key).filter(|_| key & OF_PEER == 0);
             let own = own.and_then(|id| self.io.requests.get(id));
-            own.is_some_and(|r| r.stage == Stage::Active && (both || r.local != Local::Ok))
+            own.is_some_and(|r| match r.stage {
+                Stage::Active => both || r.local != Local::Ok,
+                Stage::Transaction => both,
+                Stage::Admission | Stage::Conflict | Stage::ActivityLog | Stage::Held => false,
+            })
         }))
     }
 
