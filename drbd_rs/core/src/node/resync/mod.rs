@@ -303,12 +303,10 @@ impl PeerDeviceResync {
 
     /// One step of the controller: how many blocks to ask for now.
     fn rate_step(&mut self, conf: &rate::RateConf, max_buffers: u32) -> u32 {
-        if self.pending != 0 {
-            return self.rate.step(conf, max_buffers);
+        if self.pending == 0 {
+            self.rate.nothing_open();
         }
-        self.rate.nothing_open();
-        let number = self.rate.step(conf, max_buffers);
-        self.rate.at_least(number, conf)
+        self.rate.step(conf, max_buffers)
     }
 
     /// All extents of the disk are given up. Those that wait for theirs will ask anew.

@@ -52,10 +52,6 @@ pub(super) struct Rate {
     last_events: u64,
     /// The rate aimed at, KiB/s.
     want: u32,
-    /// Steps that have asked for nothing, with nothing open.
-    idle: u16,
-    /// What is due since, in fortieths of a block.
-    owed: u32,
 }
 
 impl core::hash::Hash for Rate {
@@ -64,7 +60,6 @@ impl core::hash::Hash for Rate {
         self.plan.iter().take(steps).for_each(|p| p.hash(state));
         (self.steps, self.head, self.total).hash(state);
         (self.in_flight, self.sect_in).hash(state);
-        (self.idle, self.owed).hash(state);
     }
 }
 
@@ -80,8 +75,6 @@ impl Rate {
             own: 0,
             last_events: 0,
             want: 0,
-            idle: 0,
-            owed: 0,
         }
     }
 
@@ -96,8 +89,6 @@ impl Rate {
         self.own = 0;
         self.last_events = events;
         self.want = 0;
-        self.idle = 0;
-        self.owed = 0;
     }
 
     /// `sectors` were answered.
@@ -150,28 +141,6 @@ impl Rate {
         };
         let cap = i64::from(max_buffers / 2).saturating_sub(self.in_flight / BLOCK);
         u32::try_from(number.min(cap).max(0)).unwrap_or(u32::MAX)
-    }
-
-    /// How many blocks to ask for if [`Rate::step`] says none and nothing is open: below 40 KiB/s
-    /// less than a block is due in each step, and in a plan that has come to rest at less than
-    /// that, none will ever be. Then `resync-rate` says how long a block takes. The C driver asks
-    /// for nothing more.
-    pub(super) fn at_least(&mut self, number: u32, conf: &RateConf) -> u32 {
-        if number != 0 {
-            self.idle = 0;
-            self.owed = 0;
-            return number;
-        }
-        self.idle = self.idle.saturating_add(1);
-        if self.idle <= self.steps {
-            return 0;
-        }
-        self.owed = self.owed.saturating_add(conf.resync_rate.clamp(1, 40));
-        if self.owed < 40 {
-            return 0;
-        }
-        self.owed = self.owed.saturating_sub(40);
-        1
     }
 
     /// Sectors to ask for in this step.
@@ -347,35 +316,6 @@ mod tests {
         assert_eq!(rate.want(), 10_240);
         rate.asked(256);
         assert_eq!(rate.step(&conf, 600), 44);
-    }
-
-    #[test]
-    fn a_slow_rate_is_no_end() {
-        // With a plan it goes by what is answered, as soon as something is.
-        let cases = [(0, 10, 25..=26), (20, 10, 1000..=3000), (0, 1, 2..=3)];
-        for (plan_ahead, resync_rate, wanted) in cases {
-            let conf = RateConf {
-                plan_ahead,
-                resync_rate,
-                ..CONF
-            };
-            let mut rate = Rate::new();
-            rate.reset(&conf, 0);
-            // Each block is answered before the next step: 100 steps, 10 s.
-            let mut blocks = 0;
-            for _ in 0..100 {
-                rate.nothing_open();
-                let asked = rate.step(&conf, 8000);
-                let asked = rate.at_least(asked, &conf);
-                rate.asked(asked);
-                rate.answered(u64::from(asked) * 8);
-                blocks += asked;
-            }
-            assert!(
-                wanted.contains(&blocks),
-                "{plan_ahead} {resync_rate}: {blocks}"
-            );
-        }
     }
 
     #[test]
