@@ -15,6 +15,9 @@ use drbd_core::node::{Backing, BackingStorage, OpId, PeerDevice, VolIx, VolumeSt
 use drbd_core::store::{interval, lru};
 use drbd_core::units::{Minor, Sector, Sectors, Vnr};
 
+/// Of an activity log that is written anew, in KiB.
+const LONGEST_RING: u32 = 8192;
+
 /// UUIDs that both sides choose from, so that their histories meet.
 pub const UUIDS: [u64; 8] = [
     0,
@@ -98,21 +101,35 @@ fn resize(w: &mut World, vol: VolIx, c: &mut Cursor<'_>) {
     if bits & 1 != 0 {
         place.size += (1 + u64::from(c.u8())) << 8;
     }
+    let space = place.size;
     w.measure(vol);
     let base = w.res.resize_base(vol);
-    let ring = bits & 8 != 0;
+    let size = u64::from(c.u16()) * u64::from(bits & 2) * 8;
+    let (al_stripes, al_stripe_size) = if bits & 8 != 0 {
+        ring(c, space)
+    } else {
+        (base.al_stripes, base.al_stripe_size)
+    };
     let parms = ResizeParms {
-        resize_size: u64::from(c.u16()) * u64::from(bits & 2) * 8,
+        resize_size: size,
         resize_force: bits & 4 != 0,
         no_resync: bits & 16 != 0,
-        al_stripes: if ring { c.u8().into() } else { base.al_stripes },
-        al_stripe_size: if ring {
-            c.u16().into()
-        } else {
-            base.al_stripe_size
-        },
+        al_stripes,
+        al_stripe_size,
     };
     w.order(Command::Resize { vol, parms });
+}
+
+/// Stripes of an activity log and the size of one in KiB. A new log is written block by block: one
+/// that a device of `space` sectors can hold is kept short, or a run takes longer than libFuzzer
+/// waits for it.
+fn ring(c: &mut Cursor<'_>, space: u64) -> (u32, u32) {
+    let (stripes, size) = (u32::from(c.u8()), u32::from(c.u16()));
+    let kib = u64::from(stripes) * u64::from(size);
+    if kib * 2 > space {
+        return (stripes, size);
+    }
+    (stripes, size % (LONGEST_RING / stripes.max(1) + 1))
 }
 
 /// The waiter of a request is killed.
