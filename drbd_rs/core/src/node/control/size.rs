@@ -433,6 +433,7 @@ impl<S: Store> Resource<S> {
     pub(super) fn resize_abandoned(&mut self, vol: VolIx, h: &mut impl Host) {
         let Some(v) = self.vol_mut(vol) else { return };
         let Some(r) = v.ctl.resize.take() else { return };
+        self.forget(After::Control(Next::Resize { vol, turn: r.turn }));
         let half_done = match r.step {
             Step::Gate | Step::Hold => false,
             Step::Flagged | Step::Erased | Step::Ring => {

@@ -51,6 +51,20 @@ impl<S: Store> Resource<S> {
         self.admission_pump(vol, h);
     }
 
+    /// Who waits with `after`, for the end of I/O or for a superblock, is no more. The gate stays
+    /// as it is. Where I/O hangs, those who give up one after the other would use up the room, and
+    /// what comes then would not be waited for.
+    pub(crate) fn forget(&mut self, after: After) {
+        for v in self.volumes.iter_mut().flatten() {
+            for waiter in v.io.gate_waiters.iter_mut().filter(|w| **w == after) {
+                *waiter = After::Nothing;
+            }
+            if let Some(b) = v.backing.as_mut() {
+                b.meta_io.forget(after);
+            }
+        }
+    }
+
     /// Runs those who waited for the end of I/O.
     pub(super) fn gate_pump(&mut self, vol: VolIx, h: &mut impl Host) {
         loop {

@@ -191,7 +191,7 @@ impl MetaIo {
     }
 
     /// Takes one who waits for anything.
-    fn take_any(&mut self) -> Option<After> {
+    pub(super) fn take_any(&mut self) -> Option<After> {
         if let Some(after) = self.hold.take() {
             return Some(after);
         }
@@ -205,6 +205,14 @@ impl MetaIo {
             return Some(core::mem::replace(&mut self.flushed, After::Nothing));
         }
         take(&mut self.waiters).or_else(|| take(&mut self.next_waiters))
+    }
+
+    /// Nobody waits with `after` for the superblock any more.
+    pub(super) fn forget(&mut self, after: After) {
+        let all = self.waiters.iter_mut().chain(&mut self.next_waiters);
+        for waiter in all.filter(|w| **w == after) {
+            *waiter = After::Nothing;
+        }
     }
 }
 

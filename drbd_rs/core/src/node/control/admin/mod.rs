@@ -403,6 +403,7 @@ impl<S: Store> Resource<S> {
 
     /// Gives back what a request holds that will not go on.
     fn operation_dropped(&mut self, kind: Kind, h: &mut impl Host) {
+        self.forget(self.operation_goes_on());
         match kind {
             Kind::Detach(d) if d.holds_gate() => self.gate_open(d.vol, h),
             Kind::Invalidate(i) => self.gate_open(i.vol, h),

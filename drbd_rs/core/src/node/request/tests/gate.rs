@@ -44,3 +44,27 @@ fn exchanges_that_were_given_up_take_no_room_at_the_gate() {
     let waiting = v.io.gate_waiters.iter().filter(|w| **w == after).count();
     assert_eq!((v.io.gate, waiting), (0, 1));
 }
+
+#[test]
+fn administrators_who_were_killed_take_no_room() {
+    let mut n = Node::new(Role::Primary);
+    let fx = n.write(1, 0);
+    n.meta(meta_token(&fx));
+    let op = |id| After::Control(control::Next::Operation { op: OpId(id) });
+    for id in 0..40 {
+        n.step(|r, h| {
+            r.gate_close(VOL, op(id), h);
+            r.md_sync(VOL, op(id), h);
+            r.forget(op(id));
+            r.gate_open(VOL, h);
+        });
+    }
+    n.step(|r, h| r.gate_close(VOL, op(40), h));
+    n.step(|r, h| r.md_sync(VOL, op(41), h));
+    assert_eq!(n.r.io_vol(VOL).unwrap().io.gate, 1);
+    let waits = |w: &&After| **w != After::Nothing;
+    let gate = n.r.io_vol(VOL).unwrap().io.gate_waiters;
+    assert_eq!(gate.iter().filter(waits).count(), 1);
+    let m = &mut n.backing().meta_io;
+    assert_eq!((m.take_any(), m.take_any()), (Some(op(41)), None));
+}
