@@ -253,3 +253,15 @@ fn a_good_disk_is_attached_beside_a_bad_one() {
     ];
     goes(2, &numbers(&path));
 }
+
+/// A Primary, whose disk is back and older than the peer's, is told to disconnect while the peer is
+/// asked the same, was refused, and has begun to send its bitmap: the peer is not Outdated beside a
+/// Primary that has nothing.
+#[test]
+fn the_source_of_a_primary_does_not_leave_outdated() {
+    let path = [
+        5, 22, 24, 4, 16, 33, 5, 22, 24, 22, 24, 4, 4, 22, 3, 5, 22, 15, 5, 22, 22, 22, 23, 24, 5,
+        14, 22, 3, 3, 6,
+    ];
+    goes(2, &numbers(&path));
+}

@@ -86,10 +86,11 @@ impl<S: Store> Resource<S> {
         self.begin(op, Kind::Disconnect(d), h);
     }
 
-    /// Whether the peer is Primary somewhere without a disk of its own.
+    /// Whether the peer is Primary somewhere without good data of its own: it has no disk, or this
+    /// node is about to bring that up to date.
     fn peer_uses_this_disk(&self) -> bool {
         self.states()
-            .any(|s| s.peer.is_primary() && s.pdsk < Disk::Inconsistent && s.disk == Disk::UpToDate)
+            .any(|s| s.peer.is_primary() && s.pdsk < Disk::UpToDate && s.disk == Disk::UpToDate)
     }
 
     pub(super) fn move_disconnect(&mut self, mut d: Disconnecting, event: Event) -> Move {
@@ -122,8 +123,8 @@ impl<S: Store> Resource<S> {
                     // The connection broke while the peer was being asked.
                     d.ask(Step::Last, leave, Flags::VERBOSE)
                 }
-                // It would refuse that, too; but if its answer were lost, this node would leave a
-                // Primary without a disk with an Outdated one.
+                // It would refuse that, too; but if its answer were lost, or it left at the same
+                // moment, this node would leave a Primary without data with an Outdated disk.
                 Ss::CwFailedByPeer if self.peer_uses_this_disk() => Move::Done(code.number()),
                 Ss::CwFailedByPeer => {
                     d.ask(Step::OutdateSelf, leave.disk(Disk::Outdated), Flags::QUIET)
