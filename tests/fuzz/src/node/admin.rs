@@ -15,7 +15,7 @@ use drbd_core::node::{Backing, BackingStorage, OpId, PeerDevice, VolIx, VolumeSt
 use drbd_core::store::{interval, lru};
 use drbd_core::units::{Minor, Sector, Sectors, Vnr};
 
-/// Of an activity log that is written anew, in KiB.
+/// The most that is written of an activity log that a resize asks for, in KiB.
 const LONGEST_RING: u32 = 8192;
 
 /// UUIDs that both sides choose from, so that their histories meet.
